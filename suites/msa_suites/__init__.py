@@ -1,0 +1,1 @@
+"""What is measured: correctness, quality and speed of an MSA implementation."""
