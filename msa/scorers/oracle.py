@@ -1,0 +1,58 @@
+"""The true attention mass of every block: what a selector would choose if it knew."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from msa.checks import require_groups, require_packing, require_positive, require_tensor
+from msa.scorers.tiles import (
+    empty_scores,
+    hide_future_blocks,
+    hide_future_tokens,
+    padded_keys,
+    query_tiles,
+)
+
+
+def score_oracle(
+    q: Tensor,
+    k: Tensor,
+    *,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    scale: float,
+    seed: int = 0,  # noqa: ARG001 - one signature for all scorers
+) -> Tensor:
+    """Softmax mass of a block under dense attention, averaged over the heads of the group.
+
+    Args:
+        q: every query head, ``[Tq, Hq, D]``.
+        k: keys of the main branch, ``[Tk, Hkv, D]``.
+        cu_q: int32 ``[B + 1]``.
+        cu_k: int32 ``[B + 1]``.
+        block: tokens per block.
+        scale: factor on the logits, that of the attention itself.
+        seed: not used.
+
+    Returns:
+        float32 ``[Tq, Hkv, NB]``: every row sums to one over its visible blocks.
+    """
+    require_tensor("q", q, ("Tq", "Hq", "D"))
+    require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q)
+    require_groups(q.shape[1], k.shape[1])
+    require_positive("block", block)
+    require_packing(cu_q, cu_k, len(q), len(k))
+    groups = k.shape[1]
+    heads = q.shape[1] // groups
+    scores = empty_scores(q, groups, cu_k, block)
+    for tile in query_tiles(cu_q, cu_k, block=block, bytes_per_key=4 * q.shape[1]):
+        queries = q[tile.rows].float().reshape(-1, groups, heads, q.shape[2])
+        queries = queries.permute(1, 2, 0, 3).flatten(1, 2)  # [G, R * rows, D]
+        logits = torch.matmul(queries, padded_keys(k, tile, block)).mul_(scale)
+        logits = hide_future_tokens(logits.view(groups, heads, len(tile.positions), -1), tile)
+        mass = logits.softmax(-1).view(*logits.shape[:3], -1, block).sum(-1)  # [G, R, rows, nb]
+        mass = mass.mean(1).transpose(0, 1).contiguous()
+        scores[tile.rows, :, : tile.blocks] = hide_future_blocks(mass, tile, block)
+    return scores
