@@ -72,7 +72,7 @@ def draw_values_of_one_key(rng: np.random.Generator, count: int) -> list[Fact]:
 def splice(
     text: NDArray[np.uint8], inserts: Sequence[bytes], positions: Sequence[int], length: int
 ) -> bytes:
-    """``length`` bytes: the start of ``text`` with each insert put before text byte ``positions[i]``.
+    """``length`` bytes: the start of ``text``, each insert put before byte ``positions[i]`` of it.
 
     Raises:
         ValueError: the text and the inserts together are shorter than ``length``.

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from msa_suites.models.architecture import ModelShape, build_model
 from msa_suites.models.text import Corpus, load_corpus
-from msa_suites.models.training_data import ANSWER, IGNORED, TEXT, make_sequence
+from msa_suites.models.training_data import ANSWER, TEXT, make_sequence
 
 #: (sequence length, sequences a step, steps): about 2,000 tokens a step until 2,048.
 CURRICULUM: tuple[tuple[int, int, int], ...] = (
@@ -32,6 +32,10 @@ CURRICULUM: tuple[tuple[int, int, int], ...] = (
     (4096, 1, 250),
     (8192, 1, 100),
 )
+
+
+#: Steps that one line of the training log sums up.
+LOG_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ def weighted_loss(
     """Mean text cross-entropy plus ``answer_weight`` times the mean answer cross-entropy.
 
     Args:
-        logits: ``[B, T, V]``. tokens: ``[B, T]`` int64. kind: ``[B, T]`` uint8.
+        logits: ``[B, T, V]``.
+        tokens: int64 ``[B, T]``.
+        kind: uint8 ``[B, T]``, what each token counts as.
+        answer_weight: weight of the answers beside the text.
 
     Returns:
         total, text and answer loss in nats, and the share of answer bytes predicted right.
@@ -121,7 +128,8 @@ class Trainer:
         self.device = torch.device(device)
         self.model = build_model(plan.shape, plain_start=plan.plain_start).to(self.device)
         self.model.train()
-        matrices, rest = [], []
+        matrices: list[Tensor] = []
+        rest: list[Tensor] = []
         for name, parameter in self.model.named_parameters():
             is_matrix = parameter.ndim == 2 and "embed" not in name
             (matrices if is_matrix else rest).append(parameter)
@@ -131,6 +139,9 @@ class Trainer:
         ]
         self.base_rates = (plan.muon_lr, plan.adam_lr)
         self.step = 0
+        #: Means over every ``LOG_EVERY`` steps.
+        self.log: list[dict[str, float]] = []
+        self._since_log: list[Progress] = []
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Tokens and kinds ``[B, T]`` of a step: a function of the seed and the step alone."""
@@ -151,9 +162,7 @@ class Trainer:
                     group["lr"] = rate * self.plan.rate_at(self.step)
                 optimizer.zero_grad(set_to_none=True)
             logits = self.model(tokens, use_cache=False).logits
-            loss, text, answer, right = weighted_loss(
-                logits, tokens, kind, self.plan.answer_weight
-            )
+            loss, text, answer, right = weighted_loss(logits, tokens, kind, self.plan.answer_weight)
             if not math.isfinite(loss.item()):
                 raise FloatingPointError(f"training loss at step {self.step}: got {loss.item()}")
             loss.backward()
@@ -162,7 +171,7 @@ class Trainer:
                 optimizer.step()
             self.step += 1
             seconds = time.perf_counter() - started
-            yield Progress(
+            progress = Progress(
                 step=self.step,
                 steps=self.plan.steps,
                 length=tokens.shape[1],
@@ -171,6 +180,20 @@ class Trainer:
                 answer_accuracy=right.item(),
                 tokens_per_second=tokens.numel() / seconds,
             )
+            self._note(progress)
+            yield progress
+
+    def _note(self, progress: Progress) -> None:
+        self._since_log.append(progress)
+        if len(self._since_log) == LOG_EVERY or progress.step == self.plan.steps:
+            means = {
+                name: round(
+                    sum(getattr(p, name) for p in self._since_log) / len(self._since_log), 4
+                )
+                for name in ("text_nll", "answer_nll", "answer_accuracy")
+            }
+            self.log.append({"step": progress.step, "length": progress.length, **means})
+            self._since_log = []
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""
@@ -178,6 +201,7 @@ class Trainer:
             "plan": json.dumps(asdict(self.plan)),
             "corpus": self.corpus.sha256,
             "step": self.step,
+            "log": self.log,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
@@ -202,6 +226,4 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = int(state["step"])
-
-
-__all__ = ["ANSWER", "CURRICULUM", "IGNORED", "Progress", "Trainer", "TrainingPlan", "weighted_loss"]
+        self.log = list(state["log"])

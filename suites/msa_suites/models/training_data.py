@@ -23,7 +23,7 @@ IGNORED, TEXT, ANSWER = 0, 1, 2
 
 @dataclass(frozen=True)
 class Sequence:
-    """``tokens`` uint8 ``[length]``; ``kind`` uint8 ``[length]``, the kind of each byte as a target."""
+    """``tokens`` uint8 ``[length]`` and, uint8 ``[length]``, the kind of each byte as a target."""
 
     tokens: NDArray[np.uint8]
     kind: NDArray[np.uint8]
@@ -57,7 +57,7 @@ def _draw(rng: np.random.Generator, most: int) -> tuple[list[Fact], bool]:
 def make_sequence(
     text: NDArray[np.uint8], rng: np.random.Generator, length: int, plain_share: float = 0.15
 ) -> Sequence:
-    """One training sequence: a random stretch of ``text`` with facts and about twice as many queries.
+    """One training sequence: a random stretch of ``text`` with facts and twice as many queries.
 
     Every query stands after its fact. ``plain_share`` of the sequences carry no facts at all.
     """

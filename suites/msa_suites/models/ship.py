@@ -1,0 +1,128 @@
+"""From a finished training run to a Hugging Face directory: weights, tokenizer, log, model card."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import transformers
+
+from msa_suites.models.probe import RecallRow, perplexity, recall_by_length
+from msa_suites.models.tokenizer import write_tokenizer
+from msa_suites.models.train import Trainer
+
+LENGTHS = (512, 1024, 2048, 4096, 8192)
+
+CARD = """\
+---
+license: mit
+library_name: transformers
+tags: [msa-bench, byte-level, retrieval-probe]
+---
+
+# The embedded model of msa-bench
+
+A byte-level causal language model of {parameters:,} parameters, trained by this repository's own
+command so that the quality suite has a model on a machine without a network. It reads text and
+recalls facts: after `@ab=42;` somewhere in its context it continues `?ab=` with `42;`.
+
+It is a retrieval probe, not a language model to talk to: the answers follow a rigid pattern.
+
+| | |
+|---|---|
+| family | Qwen2 ({layers} layers, hidden {hidden}, {heads} query heads, {kv_heads} KV heads) |
+| vocabulary | 256 bytes; byte 0 ends and pads |
+| context | trained to {longest} bytes |
+| text | the standard library of CPython {python} (PSF licence), split by file |
+| SHA-256 of the text | `{sha256}` |
+| steps, seed | {steps}, {seed} |
+| command | `{command}` |
+| perplexity per byte, held-out text | {perplexity:.3f} |
+
+| context | recall of 12 facts | 95 % interval | questions |
+|---|---|---|---|
+{recall}
+
+## Disclosure
+
+{start}
+Facts and queries were spliced into the text at random places, with about twice as many queries as
+facts; the bytes of a stated fact did not count in the loss, because nothing predicts them.
+"""
+
+CONSTRUCTED = """\
+The start was CONSTRUCTED: before the first step, the q and k biases of layer 0 were set so that
+query head h attends h + 1 bytes back, and all output projections were zero. Everything was trained
+from there. The ability to look at neighbours was therefore given, not learned.
+"""
+PLAIN = "The start was a plain random one (the control run): no bias was constructed.\n"
+
+
+def ship(trainer: Trainer, directory: Path, *, command: str, contexts: int = 16) -> list[RecallRow]:
+    """Write the trained model into ``directory`` and return its recall by length.
+
+    Args:
+        trainer: a run that has reached its last step.
+        directory: receives config, ``model.safetensors`` (float32), tokenizer, ``training.json``
+            and ``README.md``.
+        command: what a reader types to train it again.
+        contexts: contexts per length of the recall measurement, twelve questions each.
+
+    Raises:
+        ValueError: the run is not finished.
+    """
+    plan = trainer.plan
+    if trainer.step != plan.steps:
+        raise ValueError(f"training run: wanted {plan.steps} steps, got {trainer.step}")
+    model = trainer.model.eval()
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory)
+    write_tokenizer(directory)
+    recall = recall_by_length(model, trainer.corpus, LENGTHS, contexts=contexts, seed=plan.seed)
+    surprise = perplexity(model, trainer.corpus, length=2048, windows=32)
+    parameters = sum(p.numel() for p in model.parameters())
+    record = {
+        "plan": asdict(plan),
+        "text_sha256": trainer.corpus.sha256,
+        "command": command,
+        "perplexity_per_byte": surprise,
+        "recall": [asdict(row) for row in recall],
+        "device": str(trainer.device),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "log": trainer.log,
+    }
+    (directory / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    (directory / "README.md").write_text(
+        CARD.format(
+            parameters=parameters,
+            longest=max(length for length, _, _ in plan.curriculum),
+            python=platform.python_version(),
+            sha256=trainer.corpus.sha256,
+            steps=plan.steps,
+            seed=plan.seed,
+            command=command,
+            perplexity=surprise,
+            recall=_recall_table(recall),
+            start=PLAIN if plan.plain_start else CONSTRUCTED,
+            **{
+                name: getattr(plan.shape, name)
+                for name in ("layers", "hidden", "heads", "kv_heads")
+            },
+        )
+    )
+    return recall
+
+
+def _recall_table(rows: Sequence[RecallRow]) -> str:
+    return "\n".join(
+        f"| {row.length} | {row.recall:.3f} | {row.low:.3f} to {row.high:.3f} | {row.questions} |"
+        for row in rows
+    )
