@@ -1,0 +1,34 @@
+"""The fast path of MSA in plain PyTorch: the operations of :mod:`msa.reference`, tiled for a CPU.
+
+Same names, same signatures, same results within the pass rule. Tensors on other devices take the
+portable parts of the same code.
+"""
+
+from __future__ import annotations
+
+from msa.fast.attention import sparse_attention
+from msa.fast.combining import combine
+from msa.fast.decoding import sparse_decode
+from msa.fast.pipeline import attend
+from msa.fast.scoring import block_scores
+from msa.fast.selecting import select_blocks
+
+CAPABILITIES: dict[str, object] = {
+    "dtypes": ["float32", "float16", "bfloat16", "float64"],
+    "devices": ["cpu", "cuda"],
+    "layouts": ["packed", "paged"],
+    "nan_scores": True,
+    "tie_rule": "lower block first",
+    "sink_blocks": True,
+    "exact_scores": True,
+}
+
+__all__ = [
+    "CAPABILITIES",
+    "attend",
+    "block_scores",
+    "combine",
+    "select_blocks",
+    "sparse_attention",
+    "sparse_decode",
+]
