@@ -1,0 +1,149 @@
+"""The sessions of msa-bench; CI runs exactly these. `nox -l` lists them.
+
+Positional arguments go to the command of a session: `nox -s gate -- --base v0.1.0`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.14"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+
+# uv does not read pip's variable for a folder of wheels.
+os.environ.setdefault("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))
+
+CONSTRAINTS = "constraints.txt"
+SOURCES = ["msa", "kernels", "suites", "harness", "reports", "tests", "noxfile.py"]
+
+
+def install(session: nox.Session, *packages: str) -> None:
+    """Install through uv, ours or one put into the environment: minutes become seconds."""
+    if session.venv_backend == "uv":
+        session.install("-c", CONSTRAINTS, *packages)
+        return
+    session.install("-c", CONSTRAINTS, "uv")
+    session.run("python", "-m", "uv", "pip", "install", "-q", "-c", CONSTRAINTS, *packages)
+
+
+def bench(session: nox.Session, *arguments: str) -> None:
+    """Run an msa-bench command; `-P` keeps the current directory off the import path."""
+    session.run("python", "-P", "-m", "msa_suites", *arguments)
+
+
+@nox.session(default=False)
+def gate(session: nox.Session) -> None:
+    """The main job: measure the working tree against its base and say PASS or REGRESSION."""
+    install(session, "-e", ".")
+    bench(session, "gate", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The project's own fast tests."""
+    install(session, "-e", ".[asv,dev]")
+    session.run("python", "-P", "-m", "pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def tests_slow(session: nox.Session) -> None:
+    """The tests that take more than a few seconds each."""
+    install(session, "-e", ".[asv,dev]")
+    session.run("python", "-P", "-m", "pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff, the direction of imports, and the workflow files."""
+    install(session, "-e", ".[dev]")
+    session.run("ruff", "check", *SOURCES)
+    session.run("ruff", "format", "--check", *SOURCES)
+    session.run("lint-imports", "--no-logo")
+    workflows = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    session.run("zizmor", "--offline", "--quiet", ".github")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict mypy over all packages."""
+    install(session, "-e", ".[asv,dev]")
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def correctness(session: nox.Session) -> None:
+    """The conformance suite on one implementation (default: torch)."""
+    install(session, "-e", ".")
+    bench(session, "conformance", *session.posargs)
+
+
+@nox.session(default=False)
+def quality(session: nox.Session) -> None:
+    """The quality suite on the working tree alone."""
+    install(session, "-e", ".")
+    bench(session, "check", "--suite", "quality", *session.posargs)
+
+
+@nox.session(default=False)
+def speed(session: nox.Session) -> None:
+    """The speed table of the working tree: MSA against dense attention in one run."""
+    install(session, "-e", ".")
+    bench(session, "check", "--suite", "speed", *session.posargs)
+
+
+@nox.session(default=False)
+def micro(session: nox.Session) -> None:
+    """Micro-benchmarks of single operations with pytest-benchmark."""
+    install(session, "-e", ".")
+    session.run(
+        "python", "-P", "-m", "pytest", "--pyargs", "msa_suites.speed.micro", *session.posargs
+    )
+
+
+@nox.session(default=False)
+def sweep(session: nox.Session) -> None:
+    """Perplexity and recall against budget and scorer."""
+    install(session, "-e", ".")
+    bench(session, "sweep", *session.posargs)
+
+
+@nox.session(default=False)
+def train(session: nox.Session) -> None:
+    """Train the embedded model again (about half an hour on two cores)."""
+    install(session, "-e", ".")
+    bench(session, "train", *session.posargs)
+
+
+@nox.session(default=False)
+def report(session: nox.Session) -> None:
+    """Page, comment and plots of a recorded run."""
+    install(session, "-e", ".")
+    bench(session, "report", *session.posargs)
+
+
+@nox.session(default=False)
+def asv(session: nox.Session) -> None:
+    """The asv history: `nox -s asv -- run`, `continuous`, `publish`, `preview`."""
+    install(session, "-e", ".[asv]")
+    session.run("asv", *(session.posargs or ["--help"]))
+
+
+@nox.session(default=False, venv_backend="none")
+def gpu(session: nox.Session) -> None:
+    """The GPU pass with the runner's own Python and torch, which every run records."""
+    session.env["PYTHONPATH"] = os.pathsep.join(
+        str(Path(folder).resolve()) for folder in (".", "kernels", "suites", "harness", "reports")
+    )
+    bench(
+        session,
+        "check",
+        *("--device", "cuda", "--suite", "correctness", "--suite", "speed"),
+        *session.posargs,
+    )

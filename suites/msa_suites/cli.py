@@ -1,0 +1,99 @@
+"""``msa-bench``: the command line of the suite.
+
+Results go to stdout (``--json``: one JSON document and nothing else), progress and messages to
+stderr. Exit codes: PASS 0, REGRESSION 1, usage or infrastructure error 2, INCONCLUSIVE 3,
+INVALID 4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from msa import __version__
+
+#: Name of a command -> what it does. The module of a command has the command's name.
+COMMANDS: dict[str, str] = {
+    "gate": "measure base and head, paired, and say PASS or REGRESSION (the main job)",
+    "check": "measure one working tree against fixed requirements",
+    "compare": "verdict from two recorded runs",
+    "conformance": "the correctness suite on one implementation",
+    "cost": "what MSA costs on paper: equation 12, exact counts, bytes",
+    "sweep": "perplexity and recall against budget and scorer",
+    "train": "train the embedded model",
+    "report": "page, comment and plots of a run",
+    "list": "what there is, and why something cannot run here",
+}
+
+ERROR_EXIT = 2
+
+
+class Command(Protocol):
+    """A module in ``msa_suites.commands``."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the options."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; the result is the exit code."""
+
+
+def _load(name: str) -> Command:
+    return cast(Command, importlib.import_module(f"msa_suites.commands.{name}"))
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser; with ``only``, the options of that command alone are loaded."""
+    parser = argparse.ArgumentParser(
+        prog="msa-bench",
+        description="Is this change to an MSA implementation still right, still good, still fast?",
+        epilog="exit codes: PASS 0, REGRESSION 1, error 2, INCONCLUSIVE 3, INVALID 4",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"msa-bench {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error (before the command)"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            allow_abbrev=False,
+        )
+        if only in (None, name):
+            _load(name).add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; no bad input ends in a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    named = next((a for a in arguments if a in COMMANDS), "")
+    args = build_parser(only=named or "list").parse_args(arguments)
+    try:
+        return _load(args.command).run(args)
+    except KeyboardInterrupt:
+        print(
+            f"msa-bench {args.command}: interrupted; what was measured is kept, "
+            "and commands with --resume go on from it",
+            file=sys.stderr,
+        )
+        return ERROR_EXIT
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong, nobody listens.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR_EXIT
+    except (ValueError, TypeError, LookupError, OSError, RuntimeError, ImportError) as error:
+        if args.debug:
+            traceback.print_exc()
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"msa-bench {args.command}: error: {text}", file=sys.stderr)
+        return ERROR_EXIT

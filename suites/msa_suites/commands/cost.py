@@ -1,0 +1,110 @@
+"""``msa-bench cost``: what one layer costs on paper, by length."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from msa_suites.commands.options import add_json, positive, print_json
+
+DEFAULT_LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    sizes = (
+        ("--hq", "q_heads", 64, "query heads"),
+        ("--hkv", "kv_heads", 4, "KV heads (groups)"),
+        ("--dim", "dim", 128, "head dim D"),
+        ("--index-dim", "index_dim", 128, "index dim Di"),
+        ("--block", "block", 128, "tokens per block Bk"),
+        ("--topk", "topk", 16, "blocks kept k"),
+        ("--bytes", "element_bytes", 2, "bytes of a cached element"),
+        ("--index-bytes", "index_element_bytes", 2, "bytes of a cached index element"),
+    )
+    for flag, name, default, text in sizes:
+        parser.add_argument(flag, dest=name, type=positive, default=default, help=text)
+    parser.add_argument(
+        "--lengths",
+        type=positive,
+        nargs="+",
+        default=list(DEFAULT_LENGTHS),
+        metavar="N",
+        help="sequence lengths in tokens",
+    )
+    parser.add_argument(
+        "--flops-per-second",
+        type=float,
+        default=None,
+        help="rate of a device; with --bytes-per-second, adds the roofline floor in seconds",
+    )
+    parser.add_argument("--bytes-per-second", type=float, default=None, help="rate of its memory")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from msa.cost import CostShape, cost_rows, prefill_bytes, roofline
+
+    shape = CostShape(**{name: getattr(args, name) for name in CostShape.__dataclass_fields__})
+    rates = (args.flops_per_second, args.bytes_per_second)
+    if (rates[0] is None) != (rates[1] is None):
+        raise ValueError(
+            "--flops-per-second, --bytes-per-second: wanted both or neither, got one of them"
+        )
+    rows = []
+    for row in cost_rows(shape, args.lengths):
+        fields = asdict(row)
+        if rates[0] is not None:
+            floor = roofline(
+                row.exact_msa_flops,
+                prefill_bytes(shape, row.length),
+                flops_per_second=rates[0],
+                bytes_per_second=rates[1],
+            )
+            fields |= {"floor_seconds": floor.seconds, "floor_bound": floor.bound}
+        rows.append(fields)
+    document = {
+        "shape": asdict(shape),
+        "rows": rows,
+        "ceiling": shape.ceiling,
+        "break_even": shape.break_even,
+    }
+    if args.json:
+        print_json(document)
+        return 0
+    _print_table(document)
+    return 0
+
+
+def _print_table(document: dict[str, object]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="One layer of attention, whole prefill (equation 12)")
+    columns = {
+        "length": "tokens",
+        "dense_flops": "dense FLOP",
+        "msa_flops": "MSA FLOP",
+        "ratio": "ratio",
+        "exact_ratio": "exact causal ratio",
+        "decode_ratio": "decode bytes ratio",
+        "floor_seconds": "floor, s",
+        "floor_bound": "bound by",
+    }
+    rows = document["rows"]
+    assert isinstance(rows, list)
+    shown = [name for name in columns if name in rows[0]]
+    for name in shown:
+        table.add_column(columns[name], justify="right")
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in shown))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"ceiling {document['ceiling']:g}, break-even at {document['break_even']:.0f} tokens"
+    )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3e}" if value >= 1e6 or value < 1e-3 else f"{value:.3f}"
+    return str(value)
