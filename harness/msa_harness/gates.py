@@ -1,0 +1,277 @@
+"""Thresholds as frozen records, read from the text of `gates.toml`.
+
+The text is passed in, not a path, because it is read from the base revision. The first gate whose
+pattern matches a series holds for it. A gate may be tightened or loosened for a profile
+(`[gate.profile.full]`) and for a device class (`[gate.device.gpu]`, where "gpu" stands for every
+class that is not a CPU); the device has the last word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import date
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Final
+
+METHODS: Final = ("speed", "paired_mean", "binary", "hard", "exact", "report")
+DIRECTIONS: Final = ("lower", "higher")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """How the series that match a pattern are judged.
+
+    Attributes:
+        series: Pattern, `fnmatch` style ("speed/*").
+        method: "speed" (paired log ratios), "paired_mean" (bootstrap over clusters), "binary"
+            (McNemar and non-inferiority), "hard" (every check passes), "exact" (counts, no noise)
+            or "report" (recorded, does not gate).
+        direction: "lower" or "higher" is better.
+        unit: Unit that samples must carry; empty for any.
+        threshold: REGRESSION when the lower bound of the effect is above it (speed: tau).
+        margin: PASS when the upper bound of the effect is below it.
+        confidence: Of each one-sided bound.
+        pairs: Process pairs before the first judgement, and of a confirmation.
+        max_pairs: Most pairs before INCONCLUSIVE.
+        alternations: Calls per subject in one pair.
+        control: Pattern of the series that must not move; empty for none.
+        drift: How far the control may move (fraction).
+        signal_from: Pattern of the dense reference, `{series}` stands for the series' name; empty
+            for none.
+        signal_floor: Score that the dense reference must reach, or the series has no signal.
+        must_not_decrease: exact: a decrease is a REGRESSION too.
+        floor: Least mean of head when it is judged alone.
+        ceiling: Greatest mean of head when it is judged alone.
+    """
+
+    series: str
+    method: str
+    direction: str = "lower"
+    unit: str = ""
+    threshold: float = 0.0
+    margin: float = 0.0
+    confidence: float = 0.99
+    pairs: int = 8
+    max_pairs: int = 16
+    alternations: int = 12
+    control: str = ""
+    drift: float = 0.02
+    signal_from: str = ""
+    signal_floor: float = 0.8
+    must_not_decrease: bool = False
+    floor: float | None = None
+    ceiling: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot judge."""
+        if not self.series:
+            raise ValueError("series: wanted a pattern, got an empty text")
+        _one_of("method", self.method, METHODS)
+        _one_of("direction", self.direction, DIRECTIONS)
+        if not 0.5 < self.confidence < 1:
+            raise ValueError(f"confidence: wanted a number in (0.5, 1), got {self.confidence}")
+        for name in ("threshold", "margin", "drift"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
+        if self.method in ("speed", "paired_mean", "binary") and self.margin <= self.threshold:
+            raise ValueError(
+                f"margin: wanted more than the threshold {self.threshold}, got {self.margin}"
+            )
+        if not 2 <= self.pairs <= self.max_pairs:
+            raise ValueError(
+                f"pairs: wanted 2 <= pairs <= max_pairs, got {self.pairs} and {self.max_pairs}"
+            )
+        if self.alternations < 1:
+            raise ValueError(f"alternations: wanted at least 1, got {self.alternations}")
+
+    def matches(self, series: str) -> bool:
+        """Whether this gate is about the series."""
+        return fnmatchcase(series, self.series)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """A reviewed exception: series (pattern), why, and the last day it holds."""
+
+    series: str
+    reason: str
+    expires: date
+
+    def __post_init__(self) -> None:
+        """Refuse a waiver that does not say what or why."""
+        for name in ("series", "reason"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"{name}: wanted a text, got an empty one")
+
+    def holds(self, today: date) -> bool:
+        """Whether the waiver still applies."""
+        return today <= self.expires
+
+
+@dataclass(frozen=True, slots=True)
+class GateTable:
+    """All gates and waivers of one `gates.toml`, resolved for one profile and device class."""
+
+    gates: tuple[Gate, ...]
+    waivers: tuple[Waiver, ...]
+    sha256: str
+    profile: str
+    device: str
+
+    def gate_for(self, series: str) -> Gate | None:
+        """The first gate that matches, or None."""
+        return next((gate for gate in self.gates if gate.matches(series)), None)
+
+    def waiver_for(self, series: str, today: date) -> Waiver | None:
+        """The first waiver that matches and still holds, or None."""
+        found = (w for w in self.waivers if fnmatchcase(series, w.series) and w.holds(today))
+        return next(found, None)
+
+    def expired(self, today: date) -> tuple[Waiver, ...]:
+        """Waivers that no longer hold."""
+        return tuple(waiver for waiver in self.waivers if not waiver.holds(today))
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for `run.json`."""
+        waivers = [{**asdict(w), "expires": w.expires.isoformat()} for w in self.waivers]
+        return {
+            "sha256": self.sha256,
+            "profile": self.profile,
+            "device": self.device,
+            "gates": [asdict(gate) for gate in self.gates],
+            "waivers": waivers,
+        }
+
+
+def table_from_dict(data: Mapping[str, object]) -> GateTable:
+    """Read back what `GateTable.to_dict` wrote (the `gates` of a run's header).
+
+    Raises:
+        ValueError: It is not such a table.
+    """
+    wanted = ("sha256", "profile", "device", "gates", "waivers")
+    if missing := [name for name in wanted if name not in data]:
+        raise ValueError(f"gate table: wanted {', '.join(wanted)}, got none of {missing}")
+    gates = [_record(Gate, f"gates[{i}]", row) for i, row in _rows(data, "gates")]
+    waivers = [
+        _waiver(f"waivers[{i}]", {**row, "expires": date.fromisoformat(str(row["expires"]))})
+        for i, row in _rows(data, "waivers")
+    ]
+    texts = [str(data[name]) for name in ("sha256", "profile", "device")]
+    return GateTable(tuple(gates), tuple(waivers), *texts)
+
+
+def parse_gates(text: str, *, profile: str = "quick", device: str = "shared-cpu") -> GateTable:
+    """Read and validate the text of `gates.toml`.
+
+    Args:
+        text: The file's text, as the base revision has it.
+        profile: "quick", "standard" or "full": which `[gate.profile.*]` applies.
+        device: Device class of the run: which `[gate.device.*]` applies.
+
+    Raises:
+        ValueError: Broken TOML, an unknown key (near matches are listed), a wrong type or value.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"gates.toml: {error}") from error
+    _known("gates.toml", data, ("gate", "waiver"))
+    if not data.get("gate"):
+        raise ValueError("gates.toml: wanted at least one [[gate]], got none")
+    gates = []
+    for index, row in _rows(data, "gate"):
+        where = f"gates.toml: gate {index + 1} ({row.get('series', 'no series')!r})"
+        plain = {key: value for key, value in row.items() if key not in ("profile", "device")}
+        gate = _record(Gate, where, plain)
+        for kind, name in (("profile", profile), ("device", device)):
+            for choice, extra in _choices(where, row.get(kind, {}), kind):
+                changed = _overridden(f"{where}.{kind}.{choice}", gate, extra)
+                if _applies(choice, name):
+                    gate = changed
+        gates.append(gate)
+    waivers = [_waiver(f"gates.toml: waiver {i + 1}", row) for i, row in _rows(data, "waiver")]
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return GateTable(tuple(gates), tuple(waivers), digest, profile, device)
+
+
+def _applies(choice: str, name: str) -> bool:
+    return fnmatchcase(name, choice) or (choice == "gpu" and "cpu" not in name.lower())
+
+
+def _rows(data: Mapping[str, object], name: str) -> Iterable[tuple[int, dict[str, object]]]:
+    rows = data.get(name, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"gates.toml: {name}: wanted [[{name}]] tables, got {rows!r:.80}")
+    return enumerate(rows)
+
+
+def _choices(where: str, data: object, kind: str) -> Iterable[tuple[str, dict[str, object]]]:
+    if not isinstance(data, dict) or not all(isinstance(row, dict) for row in data.values()):
+        raise ValueError(f"{where}.{kind}: wanted tables by name, got {data!r:.80}")
+    return data.items()
+
+
+def _overridden(where: str, gate: Gate, extra: Mapping[str, object]) -> Gate:
+    allowed = {f.name for f in fields(Gate)} - {"series", "method", "direction", "unit"}
+    _known(where, extra, sorted(allowed))
+    return _record(Gate, where, {**asdict(gate), **extra})
+
+
+def _known(where: str, data: Mapping[str, object], names: Iterable[str]) -> None:
+    valid = list(names)
+    for key in data:
+        if key not in valid:
+            near = get_close_matches(key, valid, n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise ValueError(f"{where}: unknown key {key!r}, wanted {', '.join(valid)}{hint}")
+
+
+def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        near = get_close_matches(value, valid, n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ValueError(f"{name}: wanted one of {', '.join(valid)}, got {value!r}{hint}")
+
+
+_KINDS: Final = {
+    "str": (str,),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "int": (int,),
+    "bool": (bool,),
+}
+
+
+def _record(kind: type[Gate], where: str, data: Mapping[str, object]) -> Gate:
+    types = {f.name: str(f.type) for f in fields(kind)}
+    _known(where, data, types)
+    if missing := [name for name in ("series", "method") if name not in data]:
+        raise ValueError(f"{where}: missing key {', '.join(missing)}")
+    for key, value in data.items():
+        wrong_bool = isinstance(value, bool) and types[key] != "bool"
+        if wrong_bool or not isinstance(value, _KINDS[types[key]]):
+            raise ValueError(f"{where}: {key}: wanted {types[key]}, got {value!r:.80}")
+    try:
+        gate = kind(**data)  # type: ignore[arg-type]  # types checked above
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return replace(gate, threshold=float(gate.threshold), margin=float(gate.margin))
+
+
+def _waiver(where: str, data: Mapping[str, object]) -> Waiver:
+    _known(where, data, ("series", "reason", "expires"))
+    expires, texts = data.get("expires"), (data.get("series"), data.get("reason"))
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{where}: wanted series and reason as texts, got {texts}")
+    # TOML's local date; its date-times are a subclass and would not compare with a date.
+    if type(expires) is not date:
+        raise ValueError(f"{where}: expires: wanted a date like 2027-01-31, got {expires!r}")
+    try:
+        return Waiver(str(texts[0]), str(texts[1]), expires)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
