@@ -62,7 +62,14 @@ from there. The ability to look at neighbours was therefore given, not learned.
 PLAIN = "The start was a plain random one (the control run): no bias was constructed.\n"
 
 
-def ship(trainer: Trainer, directory: Path, *, command: str, contexts: int = 16) -> list[RecallRow]:
+def ship(
+    trainer: Trainer,
+    directory: Path,
+    *,
+    command: str,
+    contexts: int = 16,
+    lengths: Sequence[int] = LENGTHS,
+) -> list[RecallRow]:
     """Write the trained model into ``directory`` and return its recall by length.
 
     Args:
@@ -71,6 +78,7 @@ def ship(trainer: Trainer, directory: Path, *, command: str, contexts: int = 16)
             and ``README.md``.
         command: what a reader types to train it again.
         contexts: contexts per length of the recall measurement, twelve questions each.
+        lengths: context lengths of that measurement, in bytes.
 
     Raises:
         ValueError: the run is not finished.
@@ -81,8 +89,8 @@ def ship(trainer: Trainer, directory: Path, *, command: str, contexts: int = 16)
     model = trainer.model.eval()
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
-    write_tokenizer(directory)
-    recall = recall_by_length(model, trainer.corpus, LENGTHS, contexts=contexts, seed=plan.seed)
+    write_tokenizer(directory, max_length=plan.shape.max_positions)
+    recall = recall_by_length(model, trainer.corpus, lengths, contexts=contexts, seed=plan.seed)
     surprise = perplexity(model, trainer.corpus, length=2048, windows=32)
     parameters = sum(p.numel() for p in model.parameters())
     record = {

@@ -1,0 +1,114 @@
+"""Sampled rows of a long attention, checked in float64 in milliseconds.
+
+Nothing is timed on a red check, but the specification takes minutes at the lengths that are
+timed. A row of MSA depends on nothing but its own query, so a sample of rows is checked exactly.
+Written from the definition, apart from :mod:`msa.reference`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Relative L2 error of a sampled row, by dtype: IMPLEMENTATION's bounds.
+BOUNDS = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Inputs of one sequence and the settings of the pipeline.
+
+    Attributes:
+        q: ``[T, Hq, D]``; k, v: ``[T, Hkv, D]``; q_idx: ``[T, Hkv, Di]``; k_idx: ``[T, 1, Di]``.
+        block: tokens per block.
+        topk: blocks kept, the local block among them.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_idx: Tensor
+    k_idx: Tensor
+    block: int
+    topk: int
+
+
+def sampled_rows(tokens: int, count: int, seed: int) -> list[int]:
+    """``count`` rows of ``tokens``, the first, the last and the edges of the budget among them."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(tokens, (count,), generator=generator).tolist()
+    return sorted({0, tokens - 1, *drawn})
+
+
+def row_scores(inputs: Pipeline, row: int) -> Tensor:
+    """Float64 block scores ``[Hkv, row // block + 1]`` of one query."""
+    token = torch.einsum(
+        "gd,sd->gs", inputs.q_idx[row].double(), inputs.k_idx[: row + 1, 0].double()
+    )
+    parts = token.split(inputs.block, dim=1)
+    return torch.stack([part.amax(1) for part in parts], 1)
+
+
+def row_attention(inputs: Pipeline, row: int, group: int, blocks: list[int]) -> Tensor:
+    """Float64 attention ``[R, D]`` of one query's heads of ``group`` over ``blocks``."""
+    tokens = torch.cat(
+        [torch.arange(b * inputs.block, min((b + 1) * inputs.block, row + 1)) for b in blocks]
+    )
+    heads = inputs.q.shape[1] // inputs.k.shape[1]
+    q = inputs.q[row, group * heads : (group + 1) * heads].double()
+    keys, values = inputs.k[tokens, group].double(), inputs.v[tokens, group].double()
+    return torch.softmax(q @ keys.T * q.shape[-1] ** -0.5, -1) @ values
+
+
+def check_pipeline(inputs: Pipeline, out: Tensor, selection: Tensor | None, rows: list[int]) -> str:
+    """What is wrong with ``attend``'s answer on ``rows``, or an empty text.
+
+    A block may stand in for another only where their scores are closer than rounding.
+    """
+    bound = BOUNDS[inputs.q.dtype]
+    if out.shape != inputs.q.shape or out.dtype != inputs.q.dtype:
+        wanted = f"{inputs.q.dtype} {list(inputs.q.shape)}"
+        return f"out: wanted {wanted}, got {out.dtype} {list(out.shape)}"
+    heads = inputs.q.shape[1] // inputs.k.shape[1]
+    for row in rows:
+        scores = row_scores(inputs, row)
+        kept = min(inputs.topk, scores.shape[1])
+        ranked = scores.clone()
+        ranked[:, -1] = torch.inf
+        best = ranked.topk(kept, dim=1).indices
+        for group in range(scores.shape[0]):
+            blocks = sorted(best[group].tolist())
+            if selection is not None:
+                chosen = sorted(b for b in selection[row, group].tolist() if b >= 0)
+                problem = _selection_problem(scores[group], blocks, chosen, inputs, row, group)
+                if problem:
+                    return f"row {row}, group {group}: {problem}"
+                blocks = chosen
+            want = row_attention(inputs, row, group, blocks)
+            have = out[row, group * heads : (group + 1) * heads].double()
+            error = float((have - want).norm() / want.norm())
+            if not error <= bound:
+                return (
+                    f"row {row}, group {group}: relative error of the output {error:.1e}, "
+                    f"wanted at most {bound:.0e}"
+                )
+    return ""
+
+
+def _selection_problem(
+    scores: Tensor, wanted: list[int], chosen: list[int], inputs: Pipeline, row: int, group: int
+) -> str:
+    if len(chosen) != len(set(chosen)) or len(chosen) != len(wanted) or chosen[-1] >= len(scores):
+        return f"selection: wanted {len(wanted)} distinct visible blocks, got {chosen}"
+    if len(scores) - 1 not in chosen:
+        return f"selection: wanted the local block {len(scores) - 1}, got {chosen}"
+    eps = torch.finfo(inputs.q_idx.dtype).eps if inputs.q_idx.dtype is torch.float32 else 1e-6
+    q, k = inputs.q_idx[row, group].double(), inputs.k_idx[: row + 1, 0].double()
+    slack = 4 * eps * float(q.norm()) * float(k.norm(dim=1).max())
+    missed = set(wanted) - set(chosen)
+    worst = min((float(scores[b]) for b in chosen if b != len(scores) - 1), default=0.0)
+    if missed and max(float(scores[b]) for b in missed) > worst + slack:
+        return f"selection: wanted blocks {wanted}, got {chosen}"
+    return ""

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from msa_suites import cli
+
+
+def run(capsys, *argv):
+    try:
+        code = cli.main(argv)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_has_help(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"msa-bench {command}" in out
+
+
+def test_cost_json_has_the_headline(capsys):
+    code, out, err = run(capsys, "cost", "--json", "--lengths", "4096", "1048576")
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert document["ceiling"] == 32
+    assert round(document["break_even"]) == 4228
+    assert [round(row["ratio"], 3) for row in document["rows"]] == [0.970, 28.444]
+    assert set(document["rows"][0]) >= {"length", "dense_flops", "msa_flops", "ratio"}
+
+
+def test_cost_table_and_roofline(capsys):
+    code, out, _ = run(capsys, "cost", "--flops-per-second", "8e14", "--bytes-per-second", "3e12")
+    assert code == 0
+    assert "28.444" in out
+    assert "compute" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["cost", "--lengths", "0"], "wanted an int above 0, got 0"),
+        (["cost", "--lengths", "many"], "wanted an int above 0, got 'many'"),
+        (["cost", "--hq", "6"], "multiple of k's 4, got 6"),
+        (["cost", "--flops-per-second", "1e12"], "wanted both or neither"),
+        (["costs"], "invalid choice: 'costs'"),
+        ([], "the following arguments are required: COMMAND"),
+        (["list", "implementation"], "implementations"),
+        (["train", "--out", "x", "--resume"], "wanted a checkpoint"),
+    ],
+)
+def test_bad_input_is_one_clear_error(capsys, argv, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *argv)
+    assert code == 2
+    assert out == ""
+    assert words in err
+    assert "Traceback" not in err
