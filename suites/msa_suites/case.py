@@ -1,0 +1,153 @@
+"""The record of one case: shapes, lengths, settings and seed, as data that can be stored."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+OVERLAPS = ("low", "high")
+PROFILES = ("quick", "standard", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One shape to check or to time (letters as in the paper).
+
+    Attributes:
+        name: unique, stable: recorded series carry it.
+        q_lens: queries of every sequence.
+        k_lens: keys of every sequence, its queries' own included; query i of a sequence sits at
+            position ``k_len - q_len + i``.
+        Hq: query heads.
+        Hkv: KV heads, which are the groups.
+        D: head dim.
+        Di: index dim.
+        block: tokens per block, Bk.
+        topk: blocks kept per query and group, k.
+        local_blocks: newest blocks that are always kept.
+        sink_blocks: first blocks that are always kept.
+        dtype: ``float32``, ``float16`` or ``bfloat16``.
+        overlap: ``low``: every query chooses for itself; ``high``: neighbours choose alike.
+        seed: of the inputs.
+        weight: share of the owner's traffic; 1 for all in our own table.
+        tags: what the case is for, and the smallest profile that has it.
+
+    Raises:
+        ValueError: a field that makes no sense; the message names it.
+    """
+
+    name: str
+    q_lens: tuple[int, ...]
+    k_lens: tuple[int, ...]
+    Hq: int
+    Hkv: int
+    D: int
+    Di: int
+    block: int = 128
+    topk: int = 16
+    local_blocks: int = 1
+    sink_blocks: int = 0
+    dtype: str = "float32"
+    overlap: str = "low"
+    seed: int = 0
+    weight: float = 1.0
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name: wanted a name, got ''")
+        for name in ("Hq", "Hkv", "D", "Di", "block", "topk", "local_blocks"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted an int above 0, got {getattr(self, name)}")
+        if self.sink_blocks < 0:
+            raise ValueError(f"sink_blocks: wanted an int of 0 or more, got {self.sink_blocks}")
+        if len(self.q_lens) != len(self.k_lens) or not self.q_lens:
+            raise ValueError(
+                f"k_lens: wanted one length per sequence of q_lens ({len(self.q_lens)}), "
+                f"got {len(self.k_lens)}"
+            )
+        for q_len, k_len in zip(self.q_lens, self.k_lens, strict=True):
+            if not 0 <= q_len <= k_len:
+                raise ValueError(
+                    f"q_lens: wanted lengths between 0 and the sequence's keys ({k_len}), "
+                    f"got {q_len}"
+                )
+        if not sum(self.q_lens):
+            raise ValueError(f"q_lens: wanted at least one query, got {list(self.q_lens)}")
+        if self.Hq % self.Hkv:
+            raise ValueError(f"Hq: wanted a multiple of Hkv ({self.Hkv}), got {self.Hq}")
+        if self.topk < self.local_blocks + self.sink_blocks:
+            raise ValueError(
+                f"topk: wanted at least the {self.local_blocks} local + {self.sink_blocks} sink "
+                f"blocks that are forced, got {self.topk}"
+            )
+        for name, valid in (("dtype", tuple(DTYPES)), ("overlap", OVERLAPS)):
+            if getattr(self, name) not in valid:
+                raise ValueError(
+                    f"{name}: wanted one of {', '.join(valid)}, got {getattr(self, name)!r}"
+                )
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise ValueError(f"weight: wanted a finite number above 0, got {self.weight}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype]
+
+    @property
+    def group_size(self) -> int:
+        """R, query heads per group."""
+        return self.Hq // self.Hkv
+
+    @property
+    def scale(self) -> float:
+        """``D ** -0.5``."""
+        return float(self.D**-0.5)
+
+    @property
+    def index_scale(self) -> float:
+        """``Di ** -0.5``."""
+        return float(self.Di**-0.5)
+
+    @property
+    def budget_tokens(self) -> int:
+        """k * Bk: at or below this context MSA is dense attention and tests no selection."""
+        return self.topk * self.block
+
+    @property
+    def exceeds_budget(self) -> bool:
+        """Whether some query has more context than the budget, so that a selection matters."""
+        return any(
+            q_len and k_len > self.budget_tokens
+            for q_len, k_len in zip(self.q_lens, self.k_lens, strict=True)
+        )
+
+    @property
+    def equal_queries(self) -> int | None:
+        """Q where every sequence has the same number of queries, as paged decode wants."""
+        return self.q_lens[0] if len(set(self.q_lens)) == 1 else None
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """The keyword arguments of ``select_blocks`` beside the lengths."""
+        return {
+            "block": self.block,
+            "topk": self.topk,
+            "local_blocks": self.local_blocks,
+            "sink_blocks": self.sink_blocks,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as in a file of cases."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }

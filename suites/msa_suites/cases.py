@@ -1,0 +1,214 @@
+"""The one table of cases: correctness, speed and reports all draw from it.
+
+Lengths are hostile on purpose: one off every border of a block and of the budget ``topk * block``,
+chunks that start inside a block, batches of unlike sequences, as many tokens as heads. Small
+blocks and budgets keep most contexts above the budget while they stay cheap.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from msa_suites.case import DTYPES, OVERLAPS, PROFILES, Case
+from msa_suites.case_files import CaseError, load_cases
+
+__all__ = [
+    "CASES",
+    "DTYPES",
+    "OVERLAPS",
+    "PROFILES",
+    "Case",
+    "CaseError",
+    "case_named",
+    "cases_for",
+    "load_cases",
+]
+
+
+def _check(
+    name: str,
+    q_lens: Sequence[int],
+    heads: tuple[int, int],
+    dims: tuple[int, int],
+    block: int,
+    topk: int,
+    *,
+    k_lens: Sequence[int] | None = None,
+    profile: str = "quick",
+    dtype: str = "float32",
+    local: int = 1,
+    sinks: int = 0,
+    tags: tuple[str, ...] = (),
+) -> Case:
+    return Case(
+        name=name,
+        q_lens=tuple(q_lens),
+        k_lens=tuple(k_lens or q_lens),
+        Hq=heads[0],
+        Hkv=heads[1],
+        D=dims[0],
+        Di=dims[1],
+        block=block,
+        topk=topk,
+        local_blocks=local,
+        sink_blocks=sinks,
+        dtype=dtype,
+        seed=sum(name.encode()),
+        tags=("correctness", profile, *tags),
+    )
+
+
+_QUICK = (
+    _check("length-1", [1], (2, 1), (32, 32), 16, 1),
+    _check("lengths-127-128-129", [127, 128, 129], (4, 2), (64, 32), 16, 4, tags=("invariants",)),
+    # The budget is 2048: the first two are dense, the last has one row that is not.
+    _check("lengths-2047-2048-2049", [2047, 2048, 2049], (2, 1), (32, 32), 128, 16),
+    _check("length-4097", [4097], (2, 2), (32, 32), 128, 16),
+    # [T, H, k] read as [H, T, k] cannot be seen in any shape, only in the values.
+    _check("tokens-equal-heads", [8], (8, 8), (32, 32), 16, 3, k_lens=[200]),
+    _check(
+        "chunk-inside-block",
+        [70, 5, 64],
+        (4, 2),
+        (64, 64),
+        16,
+        4,
+        k_lens=[333, 133, 64],
+        tags=("invariants",),
+    ),
+    _check("batch-with-empty", [33, 0, 130, 1], (2, 2), (32, 32), 16, 3, k_lens=[33, 40, 130, 77]),
+    _check("group-of-1", [150], (4, 4), (64, 64), 16, 4),
+    _check("group-of-3", [150], (6, 2), (64, 64), 16, 4, tags=("invariants",)),
+    _check("group-of-8", [140], (16, 2), (64, 64), 16, 4),
+    _check("group-of-16", [140], (16, 1), (64, 64), 16, 4),
+    _check("dim-128-block-128", [700], (4, 1), (128, 128), 128, 4),
+    _check("block-64-topk-8", [600], (2, 1), (64, 64), 64, 8),
+    _check("block-32", [300], (4, 2), (64, 128), 32, 4),
+    _check("topk-1", [200], (2, 2), (64, 64), 16, 1),
+    _check("topk-2", [200], (2, 2), (64, 64), 16, 2),
+    _check("topk-16", [400], (2, 2), (32, 32), 16, 16),
+    _check("sink-1", [300], (4, 2), (64, 64), 16, 3, sinks=1, tags=("invariants",)),
+    _check("sink-2-local-2", [300, 41], (4, 2), (64, 64), 16, 6, sinks=2, local=2),
+    _check("float16", [321], (8, 2), (64, 64), 32, 4, dtype="float16"),
+    _check("bfloat16", [321], (8, 2), (64, 64), 32, 4, dtype="bfloat16", tags=("invariants",)),
+    # 2048 tokens in every row: an accumulator in low precision cannot hide.
+    _check("bfloat16-long", [16], (4, 2), (64, 64), 128, 16, k_lens=[4100], dtype="bfloat16"),
+    _check(
+        "decode", [1] * 4, (8, 2), (64, 64), 16, 4, k_lens=[1000, 17, 513, 128], tags=("decode",)
+    ),
+    _check(
+        "decode-several", [4] * 3, (4, 2), (64, 64), 16, 4, k_lens=[500, 67, 130], tags=("decode",)
+    ),
+    _check(
+        "decode-group-of-16",
+        [1] * 3,
+        (16, 1),
+        (128, 128),
+        64,
+        4,
+        k_lens=[700, 65, 321],
+        dtype="bfloat16",
+        tags=("decode",),
+    ),
+    # More than 4096 blocks: candidate buffers of a fixed size overflow.
+    _check("many-blocks", [3], (2, 1), (32, 16), 16, 16, k_lens=[70_001]),
+)
+
+_MORE = (
+    *(
+        _check(
+            f"{dtype}-dim-{dim}-block-{block}-topk-{topk}",
+            [block * topk + 2 * block + 1, 129],
+            (heads, groups),
+            (dim, dim),
+            block,
+            topk,
+            dtype=dtype,
+            profile="standard",
+        )
+        for dtype in DTYPES
+        for dim, block, topk, heads, groups in (
+            (64, 128, 4, 8, 2),
+            (128, 64, 8, 4, 1),
+            (32, 16, 16, 4, 2),
+        )
+    ),
+    _check("length-8193", [8193], (2, 1), (64, 64), 128, 16, profile="standard"),
+    _check("length-4097-bfloat16", [4097], (4, 2), (128, 128), 128, 16, dtype="bfloat16",
+           profile="standard"),
+    _check("chunk-of-4097", [1025], (4, 1), (64, 64), 128, 16, k_lens=[4097], profile="standard"),
+    _check("group-of-16-dim-128", [2049], (16, 1), (128, 128), 128, 8, dtype="bfloat16",
+           profile="standard"),
+    _check("million-keys", [2], (1, 1), (32, 16), 128, 16, k_lens=[1_048_577], profile="full"),
+    _check("length-16385", [16385], (2, 1), (64, 64), 128, 16, profile="full"),
+)  # fmt: skip
+
+
+def _speed(kind: str, length: int, overlap: str, profile: str, dtype: str = "float32") -> Case:
+    suffix = "" if dtype == "float32" else f"-{dtype}"
+    return Case(
+        name=f"{kind}-{length}-{overlap}{suffix}",
+        q_lens=(1 if kind == "decode" else length,),
+        k_lens=(length,),
+        Hq=8,
+        Hkv=2,
+        D=64,
+        Di=64,
+        dtype=dtype,
+        overlap=overlap,
+        seed=length,
+        tags=("speed", kind, profile),
+    )
+
+
+_SPEED = tuple(
+    _speed(kind, length, overlap, profile, dtype)
+    for kind, length, profile, dtype in (
+        ("prefill", 4096, "quick", "float32"),
+        ("prefill", 8192, "quick", "float32"),
+        ("prefill", 8192, "standard", "bfloat16"),
+        ("prefill", 16384, "standard", "float32"),
+        ("prefill", 32768, "full", "float32"),
+        ("prefill", 32768, "full", "bfloat16"),
+        ("decode", 4096, "quick", "float32"),
+        ("decode", 8192, "quick", "float32"),
+        ("decode", 32768, "standard", "float32"),
+        ("decode", 131072, "full", "float32"),
+    )
+    # One query has no neighbour to agree with.
+    for overlap in (OVERLAPS if kind == "prefill" else ("low",))
+)
+
+#: Every case of the suites, in the order in which they run.
+CASES: tuple[Case, ...] = (*_QUICK, *_MORE, *_SPEED)
+
+
+def cases_for(
+    tag: str, *, profile: str = "quick", cases: Iterable[Case] = CASES
+) -> tuple[Case, ...]:
+    """The cases with ``tag`` of a profile and of the smaller ones, in order.
+
+    Raises:
+        ValueError: no such profile.
+    """
+    if profile not in PROFILES:
+        near = difflib.get_close_matches(profile, PROFILES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"profile: wanted one of {', '.join(PROFILES)}, got {profile!r}{hint}")
+    allowed = set(PROFILES[: PROFILES.index(profile) + 1])
+    return tuple(case for case in cases if tag in case.tags and allowed & set(case.tags))
+
+
+def case_named(name: str) -> Case:
+    """The case of that name.
+
+    Raises:
+        ValueError: no such case; near matches are listed.
+    """
+    for case in CASES:
+        if case.name == name:
+            return case
+    names = [case.name for case in CASES]
+    near = difflib.get_close_matches(name, names, n=3) or names
+    raise ValueError(f"case: wanted one of {', '.join(near)}, got {name!r}")
