@@ -65,6 +65,6 @@ def find_scorer(name: str) -> Scorer:
     """
     if name in SCORERS:
         return SCORERS[name]
-    near = difflib.get_close_matches(str(name), SCORERS, n=3)
+    near = difflib.get_close_matches(str(name), SCORERS, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"scorer: wanted one of {', '.join(SCORERS)}, got {name!r}{hint}")

@@ -1,0 +1,52 @@
+"""Settings of a retrofitted model, and how they live in its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from msa.checks import require_budget, require_positive
+from msa.scorers import find_scorer
+
+
+@dataclass(frozen=True, slots=True)
+class RetrofitSettings:
+    """Settings of a retrofitted model; each is ``model.config.msa_<name>``.
+
+    Attributes:
+        block: tokens per key block.
+        topk: blocks kept per query and group; forced blocks take their slots from it.
+        local_blocks: newest blocks that are always kept.
+        sink_blocks: first blocks that are always kept.
+        scorer: name in :data:`msa.scorers.SCORERS`.
+        seed: of the scorer ``random``.
+        dense_layers: indices of layers that stay dense.
+
+    Raises:
+        ValueError: a size below one, k below the forced blocks, an unknown scorer.
+    """
+
+    block: int = 128
+    topk: int = 16
+    local_blocks: int = 1
+    sink_blocks: int = 1
+    scorer: str = "max"
+    seed: int = 0
+    dense_layers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_positive("block", self.block)
+        require_budget(self.topk, self.local_blocks, self.sink_blocks)
+        find_scorer(self.scorer)
+
+    @classmethod
+    def from_config(cls, config: Any) -> RetrofitSettings:  # noqa: ANN401 - transformers is untyped
+        """Read ``config.msa_*``."""
+        found = {f.name: getattr(config, f"msa_{f.name}") for f in fields(cls)}
+        return cls(**{**found, "dense_layers": tuple(found["dense_layers"])})
+
+    def write(self, config: Any) -> None:  # noqa: ANN401
+        """Set ``config.msa_*``, in types that a JSON file can hold."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            setattr(config, f"msa_{f.name}", list(value) if isinstance(value, tuple) else value)
