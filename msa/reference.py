@@ -142,13 +142,14 @@ def sparse_attention(
     lse = q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
     for s in segments(cu_q, cu_k):
         position = torch.arange(s.k_len, device=q.device)
+        blocks = torch.arange(count_blocks(s.k_len, block), device=q.device)
         for start in range(0, s.q_len, _ROWS):
             rows = slice(s.q_start + start, min(s.q_start + start + _ROWS, s.q_stop))
             mine = s.positions(q.device)[start : start + _ROWS]
             for head in range(heads):
                 group = head // (heads // groups)
                 chosen = selection[rows, group]  # [t, k]
-                kept = (chosen[:, :, None] == position // block).any(1)  # [t, S]
+                kept = (chosen[:, :, None] == blocks).any(1)[:, position // block]  # [t, S]
                 kept &= position <= mine[:, None]
                 # Slots that are not read may hold NaN, and NaN times zero is NaN.
                 read = kept.any(0)
