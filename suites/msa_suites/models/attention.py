@@ -1,0 +1,104 @@
+"""Choosing a model's attention, dense or MSA, on one set of weights.
+
+The only place of the suites that speaks to ``msa.retrofit``. It imports it when called: in a
+worker process ``msa`` is the subject's, not the judge's.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeAlias
+
+#: A causal language model of transformers, which ships no types.
+Network: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True)
+class MsaSettings:
+    """Settings of the training-free retrofit; the defaults are the gate's, for the embedded model.
+
+    Attributes:
+        scorer: name of a block scorer.
+        topk: blocks kept per query and group; forced blocks take their slots from it.
+        block: tokens per block.
+        sink_blocks: first blocks that are always kept.
+        local_blocks: newest blocks that are always kept.
+        seed: of the scorer ``random``.
+        dense_layers: layers that stay dense.
+        implementation: name from the table of ``msa_kernels``, or ``module:object``.
+    """
+
+    scorer: str = "max"
+    topk: int = 4
+    block: int = 32
+    sink_blocks: int = 1
+    local_blocks: int = 1
+    seed: int = 0
+    dense_layers: tuple[int, ...] = ()
+    implementation: str = "torch"
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> MsaSettings:
+        """Settings from plain data; ``dense_layers`` may be a number, a list, or ``"0+2"``.
+
+        Raises:
+            ValueError: an unknown name, with near matches.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=2) or known
+                raise ValueError(f"settings: wanted one of {', '.join(near)}, got {name!r}")
+        values = dict(settings)
+        if "dense_layers" in values:
+            values["dense_layers"] = _layers(values["dense_layers"])
+        return cls(**values)
+
+    @property
+    def budget(self) -> int:
+        """Tokens that a query may attend at most; MSA is dense attention up to this context."""
+        return self.topk * self.block
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data that :meth:`from_mapping` reads back."""
+        return {**asdict(self), "dense_layers": list(self.dense_layers)}
+
+
+def _layers(value: object) -> tuple[int, ...]:
+    if isinstance(value, str):
+        return tuple(int(part) for part in value.split("+") if part)
+    if isinstance(value, int):
+        return (value,)
+    if isinstance(value, list | tuple):
+        return tuple(int(layer) for layer in value)
+    raise ValueError(f"dense_layers: wanted layers as 0, [0, 2] or '0+2', got {value!r}")
+
+
+def use_dense(model: Network) -> None:
+    """Give ``model`` the dense attention it was loaded with."""
+    from msa.retrofit import remove_retrofit
+
+    remove_retrofit(model)
+
+
+def use_msa(
+    model: Network,
+    settings: MsaSettings,
+    *,
+    recorder: Any = None,  # noqa: ANN401 - a msa.recording.Recorder of the subject
+) -> None:
+    """Give ``model`` sparse attention by the training-free retrofit, in place of what it has.
+
+    Raises:
+        ValueError: no such implementation, or the retrofit refuses the settings.
+    """
+    from msa.retrofit import apply_retrofit, remove_retrofit
+    from msa.retrofit_settings import RetrofitSettings
+    from msa_kernels import load
+
+    values = asdict(settings)
+    operations = load(values.pop("implementation"))
+    remove_retrofit(model)
+    apply_retrofit(model, RetrofitSettings(**values), operations=operations, recorder=recorder)

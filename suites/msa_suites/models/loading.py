@@ -1,0 +1,88 @@
+"""Loading a causal language model and its tokenizer, with errors that say what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+#: The model that ships with the suite.
+EMBEDDED = Path(__file__).parent / "embedded"
+
+_DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
+
+
+def find_dtype(name: str) -> torch.dtype:
+    """The torch dtype called ``name``.
+
+    Raises:
+        ValueError: not one of the floating dtypes of a model.
+    """
+    if name not in _DTYPES:
+        raise ValueError(f"dtype: wanted one of {', '.join(_DTYPES)}, got {name!r}")
+    dtype: torch.dtype = _DTYPES[name]
+    return dtype
+
+
+def check_directory(path: Path) -> None:
+    """Raise FileNotFoundError or ValueError unless ``path`` looks like a saved model."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"model: wanted a model directory, got {path}")
+    names = ("config.json", "tokenizer.json")
+    if missing := [name for name in names if not (path / name).is_file()]:
+        raise FileNotFoundError(f"model {path}: wanted {', '.join(names)}, missing {missing}")
+    if not any(path.glob("*.safetensors")):
+        raise FileNotFoundError(f"model {path}: wanted a *.safetensors file of weights, got none")
+    try:
+        json.loads((path / "config.json").read_text())
+    except ValueError as error:
+        raise ValueError(f"model {path}: wanted JSON in config.json, got {error}") from None
+
+
+def load_model(
+    model: str, *, device: str = "cpu", dtype: str = "float32"
+) -> tuple[PreTrainedModel, Any]:
+    """A model in evaluation mode and its tokenizer.
+
+    Args:
+        model: a directory, or the id of a model in the Hub's local cache or on the Hub.
+        device: a torch device.
+        dtype: name of a floating dtype; the weights are converted to it.
+
+    Raises:
+        FileNotFoundError: no such directory or id, or a file is missing from it.
+        ValueError: the files are there but do not make a whole model.
+    """
+    wanted = find_dtype(dtype)
+    if _is_path(model):
+        check_directory(Path(model))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        network, report = AutoModelForCausalLM.from_pretrained(
+            model, dtype=wanted, attn_implementation="sdpa", output_loading_info=True
+        )
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"model {model}: wanted a whole model, got {_first(error)}") from error
+    except OSError as error:
+        raise FileNotFoundError(f"model: wanted a directory or hub id, got {model}") from error
+    # transformers fills what is missing with random numbers and only warns.
+    problems = {name: sorted(report[name])[:4] for name in report if report[name]}
+    if problems:
+        raise ValueError(f"model {model}: wanted weights for every parameter, got {problems}")
+    network.to(torch.device(device))
+    network.eval()
+    network.requires_grad_(False)
+    return network, tokenizer
+
+
+def _is_path(model: str) -> bool:
+    """Whether ``model`` can only be a path: it exists, or no hub id is written like it."""
+    return Path(model).exists() or model.startswith((".", "/", "~")) or model.count("/") != 1
+
+
+def _first(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -1,0 +1,68 @@
+"""From rows of plain data to the records that the judge reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from msa_harness.records import Sample
+
+#: Unit by the first word of a metric's name.
+UNITS = {
+    "recall": "recall",
+    "nll": "nats",
+    "kl": "nats",
+    "agreement": "share",
+    "blocks": "share",
+    "mass": "share",
+}
+
+
+def series_name(row: Mapping[str, Any]) -> str:
+    """``quality/<task>/<metric>``, or ``quality/<task>/<length>/<metric>`` for ``metric_length``.
+
+    What dense attention scored, for the signal check, has ``/dense`` behind it.
+    """
+    metric, _, length = str(row["metric"]).partition("_")
+    name = "/".join(["quality", row["task"], *([length] if length else []), metric])
+    return f"{name}/dense" if row.get("attention") == "dense" else name
+
+
+def to_samples(
+    rows: Iterable[Mapping[str, Any]], *, subject: str, ran: str = "", repro: str = ""
+) -> list[Sample]:
+    """One sample per row.
+
+    Args:
+        rows: of :func:`msa_suites.quality.evaluate.evaluate` or
+            :func:`msa_suites.quality.fidelity.measure_fidelity`.
+        subject: ``base`` or ``head``.
+        ran: the implementation that ran.
+        repro: the command that repeats it.
+
+    Raises:
+        ValueError: two rows of one series have the same item, or a metric has no unit.
+    """
+    samples, seen = [], set()
+    for row in rows:
+        series, item = series_name(row), str(row["item"])
+        if (series, item) in seen:
+            raise ValueError(f"rows: wanted one value for item {item} of {series}, got two")
+        seen.add((series, item))
+        kind = str(row["metric"]).partition("_")[0]
+        if kind not in UNITS:
+            raise ValueError(f"metric: wanted one of {', '.join(UNITS)}, got {row['metric']!r}")
+        samples.append(
+            Sample(
+                suite="quality",
+                series=series,
+                subject=subject,
+                unit=UNITS[kind],
+                item=item,
+                value=row["value"],
+                cluster=str(row["cluster"]),
+                ran=ran,
+                repro=repro,
+            )
+        )
+    return samples

@@ -1,0 +1,163 @@
+"""Recall and perplexity against budget and scorer, on one model: the budget curve.
+
+One weight load; the dense row first, then one row per scorer and budget, each handed out as soon
+as it is measured, so that an interrupted sweep can go on with what is missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from msa_suites.models.attention import MsaSettings, Network, use_dense, use_msa
+from msa_suites.quality.errors import QualityInvalid
+from msa_suites.quality.items import Item, load_items
+
+SCORERS = ("max", "mean", "quest", "random", "recent", "oracle")
+BUDGETS = (2, 3, 4, 8, 16)
+#: Name of the row without sparsity.
+DENSE = "dense"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRow:
+    """One point of the curve.
+
+    Attributes:
+        scorer: name of the scorer, or ``dense``.
+        budget: blocks kept, forced ones included; 0 for dense.
+        perplexity: per byte of held-out text.
+        perplexity_change: as a fraction of dense.
+        recall: share of facts recalled.
+        recall_low: 95 % Wilson interval of it.
+        recall_high: the same.
+        n: facts asked for.
+    """
+
+    scorer: str
+    budget: int
+    perplexity: float
+    perplexity_change: float
+    recall: float
+    recall_low: float
+    recall_high: float
+    n: int
+
+
+def sweep_items(length: int, *, contexts: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Questions on ``contexts`` contexts of ``length`` bytes, and as many texts of that length.
+
+    Raises:
+        ValueError: no shipped items have that length.
+    """
+    asked = load_items("msa_facts", profile="full")
+    lengths = sorted({item.length for item in asked})
+    if length not in lengths:
+        raise ValueError(f"length: wanted one of {lengths}, got {length}")
+    facts = [item for item in asked if item.length == length]
+    kept = list(dict.fromkeys(item.cluster for item in facts))[:contexts]
+    texts = load_items("msa_perplexity", profile="full")
+    if length not in {item.length for item in texts}:
+        texts = load_items("msa_tail_nll", profile="full")
+    texts = tuple(item for item in texts if item.length == length)[:contexts]
+    return tuple(item for item in facts if item.cluster in kept), texts
+
+
+def sweep(
+    model_dir: str = "",
+    *,
+    scorers: Sequence[str] = SCORERS,
+    budgets: Sequence[int] = BUDGETS,
+    settings: MsaSettings | None = None,
+    length: int = 2048,
+    contexts: int = 8,
+    device: str = "cpu",
+    dtype: str = "float32",
+    done: Collection[SweepRow] = (),
+) -> Iterator[SweepRow]:
+    """Measure the dense row and every pair of scorer and budget, in that order.
+
+    Args:
+        model_dir: model directory or hub id; empty means the embedded model.
+        scorers: names of block scorers.
+        budgets: blocks kept, sink and local block among them.
+        settings: everything else (block, forced blocks, dense layers, implementation).
+        length: bytes of context.
+        contexts: contexts with twelve facts each, and texts for perplexity.
+        device: a torch device.
+        dtype: dtype of the weights.
+        done: rows of an earlier, interrupted sweep: yielded again, not measured again.
+
+    Yields:
+        The rows; dense first.
+
+    Raises:
+        QualityInvalid: a budget reaches the whole context.
+        ValueError, FileNotFoundError: names, sizes or a model that are not right.
+    """
+    from msa_suites.models.loading import EMBEDDED, load_model
+
+    base = settings or MsaSettings()
+    if budgets and max(budgets) * base.block >= length:
+        raise QualityInvalid(
+            f"budgets: wanted topk * block below the context of {length} bytes, got "
+            f"{max(budgets)} * {base.block}: MSA equals dense attention there"
+        )
+    known = {(row.scorer, row.budget): row for row in done}
+    items = sweep_items(length, contexts=contexts)
+    points = [(scorer, budget) for scorer in scorers for budget in budgets]
+    missing = {(DENSE, 0), *points} - known.keys()
+    model, tokenizer = None, None
+    if missing:
+        model, tokenizer = load_model(model_dir or str(EMBEDDED), device=device, dtype=dtype)
+    dense = known.get((DENSE, 0)) or _measure(model, tokenizer, items, (DENSE, 0), base, None)
+    yield dense
+    for point in points:
+        yield known.get(point) or _measure(model, tokenizer, items, point, base, dense)
+
+
+def _measure(
+    model: Network,
+    tokenizer: Any,  # noqa: ANN401
+    items: tuple[tuple[Item, ...], tuple[Item, ...]],
+    point: tuple[str, int],
+    base: MsaSettings,
+    dense: SweepRow | None,
+) -> SweepRow:
+    from msa_harness.statistics import wilson
+    from msa_suites.models.scoring import Request, score_requests
+
+    scorer, budget = point
+    if dense is None:
+        use_dense(model)
+    else:
+        use_msa(model, replace(base, scorer=scorer, topk=budget))
+
+    def request(item: Item) -> Request:
+        prompt = tuple(tokenizer.encode(item.prompt))
+        return Request(prompt, tuple(tokenizer.encode(item.prompt + item.answer))[len(prompt) :])
+
+    facts, texts = items
+    hits = [s.greedy for _, s in score_requests(model, [request(i) for i in facts], share=True)]
+    found = dict(score_requests(model, [request(i) for i in texts], share=False))
+    nll = -sum(score.log_likelihood for score in found.values())
+    perplexity = math.exp(nll / sum(len(item.answer) for item in texts))
+    low, high = wilson(sum(hits), len(hits))
+    return SweepRow(
+        scorer=scorer,
+        budget=budget,
+        perplexity=perplexity,
+        perplexity_change=perplexity / dense.perplexity - 1 if dense else 0.0,
+        recall=sum(hits) / len(hits),
+        recall_low=low,
+        recall_high=high,
+        n=len(hits),
+    )
+
+
+def as_json(rows: Sequence[SweepRow]) -> dict[str, Any]:
+    """The document of ``sweep --json``: ``rows``, and ``dense`` apart."""
+    dense = next((asdict(row) for row in rows if row.scorer == DENSE), None)
+    return {"rows": [asdict(row) for row in rows if row.scorer != DENSE], "dense": dense}
