@@ -1,0 +1,1 @@
+"""Adapters to implementations that were written elsewhere. Each imports its own when called."""
