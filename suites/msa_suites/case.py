@@ -135,7 +135,7 @@ class Case:
         return self.q_lens[0] if len(set(self.q_lens)) == 1 else None
 
     @property
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, Any]:
         """The keyword arguments of ``select_blocks`` beside the lengths."""
         return {
             "block": self.block,

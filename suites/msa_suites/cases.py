@@ -63,8 +63,16 @@ _QUICK = (
     _check("length-1", [1], (2, 1), (32, 32), 16, 1),
     _check("lengths-127-128-129", [127, 128, 129], (4, 2), (64, 32), 16, 4, tags=("invariants",)),
     # The budget is 2048: the first two are dense, the last has one row that is not.
-    _check("lengths-2047-2048-2049", [2047, 2048, 2049], (2, 1), (32, 32), 128, 16),
-    _check("length-4097", [4097], (2, 2), (32, 32), 128, 16),
+    _check(
+        "lengths-2047-2048-2049",
+        [130, 130, 2049],
+        (2, 1),
+        (32, 32),
+        128,
+        16,
+        k_lens=[2047, 2048, 2049],
+    ),
+    _check("length-4097", [4097], (1, 1), (32, 32), 128, 16),
     # [T, H, k] read as [H, T, k] cannot be seen in any shape, only in the values.
     _check("tokens-equal-heads", [8], (8, 8), (32, 32), 16, 3, k_lens=[200]),
     _check(
@@ -91,11 +99,20 @@ _QUICK = (
     _check("sink-1", [300], (4, 2), (64, 64), 16, 3, sinks=1, tags=("invariants",)),
     _check("sink-2-local-2", [300, 41], (4, 2), (64, 64), 16, 6, sinks=2, local=2),
     _check("float16", [321], (8, 2), (64, 64), 32, 4, dtype="float16"),
-    _check("bfloat16", [321], (8, 2), (64, 64), 32, 4, dtype="bfloat16", tags=("invariants",)),
+    _check(
+        "bfloat16", [321], (8, 2), (64, 64), 32, 4, dtype="bfloat16", tags=("invariants", "hygiene")
+    ),
     # 2048 tokens in every row: an accumulator in low precision cannot hide.
     _check("bfloat16-long", [16], (4, 2), (64, 64), 128, 16, k_lens=[4100], dtype="bfloat16"),
     _check(
-        "decode", [1] * 4, (8, 2), (64, 64), 16, 4, k_lens=[1000, 17, 513, 128], tags=("decode",)
+        "decode",
+        [1] * 4,
+        (8, 2),
+        (64, 64),
+        16,
+        4,
+        k_lens=[1000, 17, 513, 128],
+        tags=("decode", "hygiene"),
     ),
     _check(
         "decode-several", [4] * 3, (4, 2), (64, 64), 16, 4, k_lens=[500, 67, 130], tags=("decode",)

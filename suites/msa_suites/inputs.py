@@ -237,7 +237,7 @@ def page_cache(inputs: Inputs, block: int, *, seed: int = 0) -> PagedCache:
 def with_gaps(x: Tensor) -> Tensor:
     """The same values as a view with gaps: heads outermost in memory, rows padded with junk."""
     junk = torch.nan if x.is_floating_point() else 2**30
-    order = (1, 0, *range(2, x.ndim))
+    order = (1, 0, *range(2, x.ndim)) if x.ndim > 2 else (0, 1)
     shape = [x.shape[i] for i in order]
     shape[-1] += 8
     buffer = torch.full(shape, junk, dtype=x.dtype)

@@ -1,0 +1,152 @@
+"""Checks of manners, on every operation that the subject has: repeatable, harmless, honest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from msa_suites.correctness.checks_operations import decode_arguments
+from msa_suites.correctness.margins import as_mask
+from msa_suites.correctness.material import Material
+from msa_suites.correctness.passrule import compare
+from msa_suites.correctness.subject import Failed, Skipped
+from msa_suites.correctness.trial import Arguments, Trial
+from msa_suites.inputs import with_gaps
+
+_TESTED = (
+    "block_scores",
+    "select_blocks",
+    "sparse_attention",
+    "sparse_decode",
+    "combine",
+    "attend",
+)
+
+
+def _calls(t: Trial) -> Iterator[tuple[str, Arguments]]:
+    """Every operation that can run the case, with its arguments.
+
+    Raises:
+        Skipped: none can.
+    """
+    reasons, found = [], False
+    for operation in _TESTED:
+        if reason := t.subject.why_not(operation, t.case):
+            reasons.append(reason)
+            continue
+        if operation == "sparse_decode" and not t.case.equal_queries:
+            continue
+        found = True
+        yield operation, _arguments(t, operation)
+    if not found:
+        raise Skipped("; ".join(reasons))
+
+
+def _arguments(t: Trial, operation: str) -> Arguments:
+    m = t.material
+    if operation == "sparse_decode":
+        return decode_arguments(t, m.selection)
+    if operation == "combine":
+        out, lse = m.eager
+        return (torch.stack([out.float(), out.float()]), torch.stack([lse, lse - 1])), {}
+    return t.arguments(operation)
+
+
+def deterministic(t: Trial) -> None:
+    """Three calls give the same bits."""
+    for operation, arguments in _calls(t):
+        first = _copies(t.run(operation, arguments))
+        for repeat in (2, 3):
+            again = t.run(operation, arguments)
+            for i, (a, b) in enumerate(zip(first, again, strict=True)):
+                if not _same(a, b):
+                    raise Failed(f"{operation}: call {repeat} gives other bits in result {i}")
+
+
+def inputs_unchanged(t: Trial) -> None:
+    """No input is written to."""
+    for operation, (tensors, keywords) in _calls(t):
+        given = [*tensors, *(x for x in keywords.values() if isinstance(x, Tensor))]
+        before = [x.clone() for x in given]
+        t.run(operation, (tensors, keywords))
+        for i, (a, b) in enumerate(zip(before, given, strict=True)):
+            if not _same(a, b):
+                raise Failed(f"{operation}: tensor argument {i} was written to")
+
+
+def fresh_outputs(t: Trial) -> None:
+    """Other inputs give their own result, also in the same memory; earlier results stay."""
+    other = t.material.variant("other")
+    for operation, (tensors, keywords) in _calls(t):
+        if operation in ("sparse_decode", "combine"):
+            continue
+        moving = tuple(x.clone() for x in tensors)
+        first = t.run(operation, (moving, keywords))
+        before = _copies(first)
+        theirs, _ = t.arguments(operation, material=other)
+        for x, y in zip(moving, theirs, strict=True):
+            x.copy_(y)
+        second = t.run(operation, (moving, keywords))
+        for i, (a, b) in enumerate(zip(before, first, strict=True)):
+            if not _same(a, b):
+                raise Failed(f"{operation}: a later call overwrote result {i} of an earlier one")
+        _judge(t, operation, second, other)
+
+
+def gaps(t: Trial) -> None:
+    """Views with gaps between rows, heads outermost in memory, give the same values."""
+    for operation, (tensors, keywords) in _calls(t):
+        views = tuple(with_gaps(x) for x in tensors)
+        table = keywords.get("page_table")
+        gapped = {"page_table": with_gaps(table)} if isinstance(table, Tensor) else {}
+        result = t.run(operation, (views, {**keywords, **gapped}))
+        if operation in ("sparse_decode", "combine"):
+            plain = t.run(operation, (tensors, keywords))
+            for a, b in zip(plain, result, strict=True):
+                if a is not None and b is not None:
+                    _close(t, operation, a, b)
+            continue
+        _judge(t, operation, result, t.material)
+
+
+def _judge(t: Trial, operation: str, result: list[Tensor | None], m: Material) -> None:
+    first = result[0]
+    assert first is not None
+    if operation == "attend":
+        t.judge_attended(first, result[1], material=m)
+    elif operation == "sparse_attention":
+        wrong = compare(first, m.truth[0], eager=m.eager[0], dtype=first.dtype)
+        if wrong is not None:
+            t.fail(operation, wrong)
+    elif operation == "select_blocks":
+        columns = m.scores.shape[-1]
+        wrong_rows = (as_mask(first, columns) != as_mask(m.selection, columns)).any(-1) & m.clear
+        if bool(wrong_rows.any()):
+            raise Failed(f"select_blocks: {float(wrong_rows.float().mean()):.1%} of rows wrong")
+    else:
+        error = torch.where(m.scores.isfinite(), first.double() - m.scores.double(), 0.0).abs()
+        if bool((error > m.tolerance[..., None]).any()) or bool(first.isnan().any()):
+            raise Failed(f"block_scores: maximum error {float(error.max()):.3g}")
+
+
+def _close(t: Trial, operation: str, a: Tensor, b: Tensor) -> None:
+    if operation == "sparse_decode":  # [B, Q, ...] to rows
+        a, b = a.flatten(0, 1), b.flatten(0, 1)
+    wrong = compare(b, a.double(), eager=a, dtype=t.case.torch_dtype)
+    if wrong is not None:
+        t.fail(operation, wrong)
+
+
+def _copies(result: list[Tensor | None]) -> list[Tensor | None]:
+    return [None if x is None else x.clone() for x in result]
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    if a.is_floating_point():
+        # NaN equals NaN here: unread slots are full of it.
+        return bool(torch.equal(a.nan_to_num(nan=12345.0), b.nan_to_num(nan=12345.0)))
+    return bool(torch.equal(a, b))

@@ -1,0 +1,260 @@
+"""Checks of single operations: scores, selection, attention, combine, paged decode."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from msa import reference
+from msa_suites.correctness.diagnose import Evidence
+from msa_suites.correctness.margins import as_mask, judge_selection
+from msa_suites.correctness.passrule import Mismatch, compare
+from msa_suites.correctness.subject import Failed, Skipped
+from msa_suites.correctness.trial import Trial
+from msa_suites.inputs import Inputs, page_cache, poison_unread
+
+LOWER_FIRST = "lower block first"
+
+
+def scores(t: Trial) -> None:
+    """Block scores: -inf exactly where nothing is visible, the rest to rounding."""
+    (got,) = t.plain("block_scores")
+    assert got is not None
+    truth, m = t.material.scores, t.material
+    hidden = got.isneginf() != truth.isneginf()
+    if bool((hidden | got.isnan()).any()):
+        first = tuple(int(i) for i in (hidden | got.isnan()).nonzero()[0])
+        what = f"got {got[first].item()} where {truth[first].item():.6g} is right"
+        rows = (hidden | got.isnan()).any(-1)
+        t.fail("scores", Mismatch(what, first, float(rows.float().mean()), rows))
+    error = torch.where(truth.isfinite(), got.double() - truth.double(), 0.0).abs()
+    wrong = (error > m.tolerance[..., None]) & truth.isfinite()
+    if bool(wrong.any()):
+        first = tuple(int(i) for i in wrong.nonzero()[0])
+        what = (
+            f"maximum error {float(error.max()):.3g} (bound {float(m.tolerance[first[:2]]):.3g}), "
+            f"got {got[first].item():.6g} where {truth[first].item():.6g} is right"
+        )
+        rows = wrong.any(-1)
+        cause = _score_cause(t, got)
+        mismatch = Mismatch(what, first, float(rows.float().mean()), rows)
+        raise Failed(f"scores: {mismatch}" + (f"; likely cause: {cause}" if cause else ""))
+
+
+def _score_cause(t: Trial, got: Tensor) -> str:
+    truth, case = t.material.scores, t.case
+    finite = truth.isfinite()
+    if not bool(got[finite].any()):
+        return "the scores are all zero"
+    if torch.allclose(got[finite], truth[finite] / case.index_scale, rtol=1e-3):
+        return "the scale is missing"
+    if bool((got == got[:, :1]).all()) and case.Hkv > 1:
+        return "all groups share one score"
+    if bool((got[finite] <= truth[finite] + 1e-3).all()):
+        return "not the maximum over the block's visible tokens (the mean? a part of the block?)"
+    if bool((got[finite] >= truth[finite] - 1e-3).all()):
+        return "tokens of the future, or of another block or sequence, are counted"
+    return ""
+
+
+def selection(t: Trial) -> None:
+    """Selection from given scores: valid, and the best blocks."""
+    (got,) = t.plain("select_blocks")
+    assert got is not None
+    _judge(t, got, t.material.scores)
+
+
+def selection_nan(t: Trial) -> None:
+    """NaN scores rank last: they displace nothing, and visible blocks still fill the slots."""
+    if not t.subject.capabilities.nan_scores:
+        raise Skipped("nan_scores: its capabilities exclude NaN scores")
+    given = t.material.scores.clone()
+    given[:, :, 1::3] = torch.nan
+    given[1::7] = torch.nan
+    _select(t, given)
+
+
+def selection_ties(t: Trial) -> None:
+    """Mass ties: any of equal blocks may be kept (the lower one if that is declared)."""
+    truth = t.material.scores
+    for given in (torch.zeros_like(truth), (truth * 2).round()):
+        _select(t, torch.where(truth.isneginf(), -torch.inf, given))
+
+
+def selection_lowest_local(t: Trial) -> None:
+    """The local block is kept though its score is the lowest."""
+    _select(t, t.material.variant("lowest_local").scores)
+
+
+def _select(t: Trial, given: Tensor) -> None:
+    _, keywords = t.arguments("select_blocks")
+    (got,) = t.run("select_blocks", ((given,), keywords))
+    assert got is not None
+    _judge(t, got, given)
+    if t.subject.capabilities.tie_rule == LOWER_FIRST:
+        right = reference.select_blocks(given, **t.material.lengths, **t.case.settings)
+        columns = given.shape[-1]
+        wrong = (as_mask(got, columns) != as_mask(right, columns)).any(-1)
+        if bool(wrong.any()):
+            row, group = (int(i) for i in wrong.nonzero()[0])
+            what = (
+                f"declared tie rule {LOWER_FIRST!r} broken: got {got[row, group].tolist()}, "
+                f"wanted {right[row, group].tolist()}"
+            )
+            t.fail("selection", Mismatch(what, (row, group), float(wrong.float().mean()), wrong))
+
+
+def _judge(t: Trial, got: Tensor, given: Tensor) -> None:
+    m = t.material
+    # Given scores leave nothing to round, unless the owner ranks them in lower precision.
+    tolerance = torch.zeros_like(m.tolerance) if m.exact else m.tolerance
+    wrong = judge_selection(got, given, m.geometry, tolerance)
+    if wrong is not None:
+        evidence = Evidence(m, torch.arange(len(got)), selection=got) if given is m.scores else None
+        t.fail("selection", wrong, evidence)
+
+
+def attention(t: Trial) -> None:
+    """Output of attention over a given selection."""
+    out, _ = t.plain("sparse_attention")
+    assert out is not None
+    _compare_out(t, out, t.material.selection)
+
+
+def attention_lse(t: Trial) -> None:
+    """Natural log-sum-exp of the same."""
+    _, lse = t.plain("sparse_attention")
+    if lse is None:
+        raise Skipped("it returns no LSE")
+    _compare_lse(t, lse, t.material.truth[1], t.material.eager[1])
+
+
+def attention_permuted(t: Trial) -> None:
+    """The order of a selection's entries changes nothing."""
+    chosen = t.material.selection
+    order = torch.randperm(chosen.shape[-1], generator=torch.Generator().manual_seed(t.case.seed))
+    mixed = chosen[..., order]
+    # Left-packed again: the contract has the empty entries last.
+    packed = torch.argsort((mixed < 0).to(torch.int8), dim=-1, stable=True)
+    _attend_given(t, mixed.gather(-1, packed))
+
+
+def attention_empty_rows(t: Trial) -> None:
+    """Rows without any block give 0 and -inf, beside rows that have some."""
+    chosen = t.material.selection.clone()
+    chosen[::3] = -1
+    chosen[1::5, -1] = -1
+    _attend_given(t, chosen)
+
+
+def attention_everything(t: Trial) -> None:
+    """A selection of every visible block is causal attention, exactly defined without MSA."""
+    m, chosen = t.material, t.material.everything
+    t.subject.require("sparse_attention", t.case, topk=chosen.shape[-1])
+    out, _ = t.run("sparse_attention", t.arguments("sparse_attention", selection=chosen))
+    assert out is not None
+    eager = m.eager_of(chosen)[0]
+    wrong = compare(out, m.dense, eager=eager, dtype=out.dtype)
+    if wrong is not None:
+        t.fail("output", wrong)
+
+
+def attention_unread_nan(t: Trial) -> None:
+    """NaN in every slot that no row reads does not reach the output."""
+    chosen = t.material.selection.clone()
+    # One group keeps a single block per row, so that more stays unread than in the others.
+    chosen[:, 0, 1:] = -1
+    _attend_given(t, chosen, poison_unread(t.material.inputs, chosen, t.case.block))
+
+
+def _attend_given(t: Trial, chosen: Tensor, inputs: Inputs | None = None) -> None:
+    out, lse = t.run("sparse_attention", t.arguments("sparse_attention", inputs, selection=chosen))
+    assert out is not None
+    _compare_out(t, out, chosen)
+    if lse is not None:
+        _compare_lse(t, lse, t.material.truth_of(chosen)[1], t.material.eager_of(chosen)[1])
+
+
+def _compare_out(t: Trial, out: Tensor, chosen: Tensor) -> None:
+    m = t.material
+    plain = chosen is m.selection
+    truth = m.truth[0] if plain else m.truth_of(chosen)[0]
+    eager = m.eager[0] if plain else m.eager_of(chosen)[0]
+    wrong = compare(out, truth, eager=eager, dtype=out.dtype)
+    if wrong is not None:
+        t.fail("output", wrong, Evidence(m, torch.arange(len(out)), out=out, given=chosen))
+
+
+def _compare_lse(t: Trial, lse: Tensor, truth: Tensor, eager: Tensor) -> None:
+    wrong = compare(lse, truth, eager=eager, dtype=t.case.torch_dtype)
+    if wrong is not None:
+        finite = truth.isfinite()
+        ratio = lse.double()[finite] / truth.double()[finite]
+        base2 = len(ratio) > 0 and bool((ratio.median() - 1.442695).abs() < 1e-3)
+        cause = "; likely cause: the logarithm is to base 2" if base2 else ""
+        raise Failed(f"lse: {wrong}{cause}")
+
+
+def combine(t: Trial) -> None:
+    """Partial outputs over disjoint blocks merge into the whole; a row may lack any part."""
+    m = t.material
+    chosen = m.selection.clone()
+    chosen[::4] = -1  # rows that have no part at all
+    parts = []
+    for part in range(3):
+        mine = torch.where(chosen % 3 == part, chosen, -1)
+        parts.append(m.truth_of(mine))
+    outs = torch.stack([out.float() for out, _ in parts])
+    lses = torch.stack([lse for _, lse in parts])
+    got, got_lse = t.run("combine", ((outs, lses), {}))
+    assert got is not None and got_lse is not None
+    truth, truth_lse = m.truth_of(chosen)
+    yardstick = truth.float(), truth_lse
+    for what, x, right, eager in (
+        ("output", got, truth, yardstick[0]),
+        ("lse", got_lse, truth_lse, yardstick[1]),
+    ):
+        wrong = compare(x, right, eager=eager, dtype=torch.float32)
+        if wrong is not None:
+            t.fail(what, wrong)
+
+
+def decode(t: Trial) -> None:
+    """Paged attention: shuffled pages, NaN in tails and in unused pages."""
+    _decode(t, t.material.selection)
+
+
+def decode_empty_rows(t: Trial) -> None:
+    """The same with rows that select nothing."""
+    chosen = t.material.selection.clone()
+    chosen[::2, 0] = -1
+    _decode(t, chosen)
+
+
+def decode_arguments(t: Trial, chosen: Tensor) -> tuple[tuple[Tensor, ...], dict[str, object]]:
+    """Tensors and keywords of ``sparse_decode`` on the case."""
+    queries, x = t.case.equal_queries, t.material.inputs
+    if not queries:
+        raise Skipped("its sequences have different numbers of queries")
+    cache = page_cache(x, t.case.block, seed=t.case.seed)
+    batch = len(t.case.q_lens)
+    tensors = (
+        x.q.unflatten(0, (batch, queries)),
+        cache.k_pages,
+        cache.v_pages,
+        chosen.unflatten(0, (batch, queries)),
+    )
+    return tensors, {
+        "page_table": cache.page_table,
+        "k_lens": cache.k_lens,
+        "scale": t.case.scale,
+    }
+
+
+def _decode(t: Trial, chosen: Tensor) -> None:
+    out, lse = t.run("sparse_decode", decode_arguments(t, chosen))
+    assert out is not None
+    _compare_out(t, out.flatten(0, 1), chosen)
+    if lse is not None:
+        truth, eager = t.material.truth_of(chosen)[1], t.material.eager_of(chosen)[1]
+        _compare_lse(t, lse.flatten(0, 1), truth, eager)

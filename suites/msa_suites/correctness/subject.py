@@ -1,0 +1,166 @@
+"""Calling an implementation under test, and refusing results of the wrong structure.
+
+The subject is reached through one function, so that it may live in another process. Whatever it
+raises is a failure of the check in hand, never of the suite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from msa_kernels.contract import Capabilities
+from msa_suites.case import Case
+
+
+class Failed(Exception):  # an outcome, not an error
+    """The check failed; the message is the detail that people read."""
+
+
+class Skipped(Exception):  # an outcome, not an error
+    """The check does not apply; the message is the reason."""
+
+
+class Call(Protocol):
+    """Runs one operation of the subject: tensors positional, the rest by keyword."""
+
+    def __call__(self, operation: str, /, *tensors: Tensor, **keywords: object) -> object:
+        """The operation's result as it came."""
+        ...
+
+
+def local_call(implementation: object) -> Call:
+    """The :class:`Call` of an implementation in this process."""
+
+    def call(operation: str, /, *tensors: Tensor, **keywords: object) -> object:
+        with torch.no_grad():
+            return getattr(implementation, operation)(*tensors, **keywords)
+
+    return call
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What one tensor of a result has to look like.
+
+    Attributes:
+        name: of the result in messages.
+        shape: exact.
+        dtype: exact.
+        optional: whether None is allowed.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An implementation under test.
+
+    Attributes:
+        call: reaches it.
+        capabilities: what it declares.
+        device: where its tensors live.
+    """
+
+    call: Call
+    capabilities: Capabilities
+    device: str = "cpu"
+
+    def why_not(self, operation: str, case: Case, *, topk: int | None = None) -> str | None:
+        """Why ``operation`` cannot run ``case``, or None."""
+        if operation not in self.capabilities.operations:
+            return f"it has no {operation}"
+        wanted: dict[str, str | int] = {
+            "device": self.device,
+            "layout": "paged" if operation == "sparse_decode" else "packed",
+        }
+        if operation != "combine":
+            wanted["block_size"] = case.block
+            wanted["topk_value"] = topk or case.topk
+        if operation in ("block_scores", "attend"):
+            wanted |= {"dtype": case.dtype, "index_dim": case.Di}
+        if operation in ("sparse_attention", "sparse_decode", "attend"):
+            wanted |= {
+                "dtype": case.dtype,
+                "head_dim": case.D,
+                "group_size": case.group_size,
+            }
+        sinks = case.sink_blocks if operation in ("select_blocks", "attend") else 0
+        return self.capabilities.why_not(sinks=sinks, **wanted)
+
+    def require(self, operation: str, case: Case, *, topk: int | None = None) -> None:
+        """Skip the check with the reason if ``operation`` cannot run ``case``."""
+        if reason := self.why_not(operation, case, topk=topk):
+            raise Skipped(reason)
+
+    def run(
+        self, operation: str, tensors: tuple[Tensor, ...], keywords: dict[str, object]
+    ) -> object:
+        """Call an operation; its result as it came.
+
+        Raises:
+            Failed: it raised; the detail tells what.
+        """
+        moved = [x.to(self.device) for x in tensors]
+        named = {
+            name: value.to(self.device) if isinstance(value, Tensor) else value
+            for name, value in keywords.items()
+        }
+        try:
+            return self.call(operation, *moved, **named)
+        except TypeError as error:
+            raise Failed(
+                f"{operation} does not take the documented arguments "
+                f"({len(tensors)} tensors; {', '.join(keywords)}): TypeError: {error}"
+            ) from error
+        except Exception as error:  # the subject's own: any of it is a failed check
+            raise Failed(f"{operation} raised {type(error).__name__}: {error}") from error
+
+
+def structured(operation: str, result: object, wanted: tuple[Expected, ...]) -> list[Tensor | None]:
+    """The tensors of a result on the CPU, if they are what the contract says.
+
+    Raises:
+        Failed: another structure, type, shape or dtype; the detail names the result.
+    """
+    if len(wanted) == 1:
+        parts: list[object] = [result]
+    elif isinstance(result, tuple | list) and len(result) == len(wanted):
+        parts = list(result)
+    else:
+        raise Failed(
+            f"{operation} returns the wrong structure: wanted "
+            f"({', '.join(one.name for one in wanted)}), got {_shown(result)}"
+        )
+    tensors: list[Tensor | None] = []
+    for part, one in zip(parts, wanted, strict=True):
+        if part is None and one.optional:
+            tensors.append(None)
+            continue
+        dtype = str(one.dtype).removeprefix("torch.")
+        fits = (
+            isinstance(part, Tensor) and tuple(part.shape) == one.shape and part.dtype == one.dtype
+        )
+        if not fits:
+            raise Failed(
+                f"{operation} returns the wrong {one.name}: wanted {dtype} {list(one.shape)}, "
+                f"got {_shown(part)}"
+            )
+        assert isinstance(part, Tensor)
+        tensors.append(part.detach().cpu())
+    return tensors
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} of {len(value)} ({', '.join(map(_shown, value))})"
+    return type(value).__name__
