@@ -1,0 +1,223 @@
+"""Plots of what a run measured: crossover, speed-up, and the pairs behind a verdict."""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from statistics import fmean, median
+
+from msa_harness.records import Sample
+from msa_harness.verdicts import SeriesVerdict
+from msa_reports import summary, svg
+from msa_reports.figures import Figure, figure
+from msa_reports.scale import Axis
+from msa_reports.text import clean, number, plural, share
+
+_PREFILL = re.compile(r"speed/prefill/([1-9][0-9]*)/(.+)")
+_DENSE = re.compile(r"speed/dense/([1-9][0-9]*)")
+_BINS = 24
+_MAX_LINES = len(svg.MARKS)
+
+
+def _length(value: float) -> str:
+    whole = int(value)
+    return f"{whole // 1024}K" if whole >= 1024 and whole % 1024 == 0 else f"{whole:,}"
+
+
+def _seconds(value: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= 0.9999 * size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else ""
+
+
+def prefill_times(samples: Iterable[Sample]) -> dict[str, dict[int, float]]:
+    """Return seconds by line and length: "dense" and one line per overlap of MSA prefill.
+
+    The median over processes, of head where head was measured, else of base.
+    """
+    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for sample in samples:
+        if sample.value is None or sample.value <= 0 or sample.unit != "s":
+            continue
+        if match := _PREFILL.fullmatch(sample.series):
+            key = (f"MSA, {clean(match[2], limit=40)} overlap", int(match[1]))
+        elif match := _DENSE.fullmatch(sample.series):
+            key = ("dense", int(match[1]))
+        else:
+            continue
+        found.setdefault(key, {}).setdefault(sample.subject, []).append(sample.value)
+    times: dict[str, dict[int, float]] = defaultdict(dict)
+    for (line, length), by_subject in sorted(found.items()):
+        times[line][length] = median(by_subject.get("head") or by_subject["base"])
+    return dict(times)
+
+
+def crossover_figures(
+    times: Mapping[str, Mapping[int, float]], limits: Mapping[int, float] | None
+) -> list[Figure]:
+    """Return time by length, and speed-up over dense by length under its arithmetic limit.
+
+    Args:
+        times: what `prefill_times` returns; must have "dense" and another line.
+        limits: length -> largest speed-up the counted operations allow; None if not recorded.
+    """
+    sparse = [name for name in times if name != "dense"][: _MAX_LINES - 2]
+    lengths = tuple(sorted({n for line in times.values() for n in line}))
+    x = Axis(
+        "sequence length (tokens, log scale)",
+        base=2,
+        ticks=tuple(map(float, lengths)),
+        show=_length,
+    )
+    columns = ("length", "dense", *sparse, *(f"speed-up, {name}" for name in sparse), "limit")
+    dense, rows = times["dense"], []
+    speedup: dict[str, dict[int, float]] = {
+        name: {n: dense[n] / t for n, t in times[name].items() if n in dense} for name in sparse
+    }
+    for n in lengths:
+        cells = [_seconds(times[m][n]) if n in times[m] else "n/a" for m in ("dense", *sparse)]
+        cells += [f"{speedup[m][n]:.2f}" if n in speedup[m] else "n/a" for m in sparse]
+        limit = (limits or {}).get(n)
+        rows.append((f"{n:,}", *cells, f"{limit:.2f}" if limit else "n/a"))
+
+    def line(name: str, values: Mapping[int, float], slot: int) -> svg.Line:
+        return svg.Line(name, tuple((float(n), v) for n, v in sorted(values.items())), slot)
+
+    time_chart = svg.Chart(
+        "Crossover: time of dense and MSA prefill",
+        f"Seconds of one call at {plural(len(lengths), 'length')}, dense attention and MSA.",
+        x,
+        Axis("time of one call (log scale)", base=10, show=_seconds),
+        (line("dense", dense, 0), *(line(m, times[m], i + 1) for i, m in enumerate(sparse))),
+    )
+    within = {n: v for n, v in (limits or {}).items() if n in lengths}
+    speed_lines = [line(m, speedup[m], i + 1) for i, m in enumerate(sparse)]
+    if within:
+        speed_lines.append(line("arithmetic limit", within, 6))
+    speed_chart = svg.Chart(
+        "Speed-up over dense",
+        "Dense time over MSA time by length"
+        + (", with the largest ratio the counted operations allow." if within else "."),
+        x,
+        Axis("dense time / MSA time", include=(0.0,)),
+        tuple(speed_lines),
+        (svg.Rule("break-even", 1.0),),
+    )
+    missing = "" if within else " The arithmetic limit is not recorded for these lengths."
+    return [
+        figure(
+            time_chart,
+            name="crossover",
+            caption="Index scoring and top-k included; median over processes. Lower is better.",
+            columns=columns,
+            rows=rows,
+        ),
+        figure(
+            speed_chart,
+            name="speed-up",
+            caption="Above 1, MSA is the faster one. No implementation can pass the limit by "
+            f"saving operations alone.{missing}",
+            columns=columns,
+            rows=rows,
+        ),
+    ]
+
+
+def paired_effects(series: SeriesVerdict, samples: Sequence[Sample]) -> list[tuple[str, float]]:
+    """Return ``(item, effect)`` per pair, in the order measured; positive is worse.
+
+    ln(head / base) for times and bytes, head - base for scores, each turned so that positive is
+    the bad direction.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for sample in samples:
+        if sample.value is not None:
+            values.setdefault(sample.item, {})[sample.subject] = sample.value
+    sign = -1.0 if series.direction == "higher" else 1.0
+    pairs = []
+    for item, pair in values.items():
+        if len(pair) < 2:
+            continue
+        base, head = pair["base"], pair["head"]
+        if not summary.is_share(series):
+            pairs.append((item, sign * (head - base)))
+        elif base > 0 and head > 0:
+            pairs.append((item, sign * math.log(head / base)))
+    return pairs
+
+
+def _edges(values: Sequence[float]) -> tuple[float, ...]:
+    """Return the edges of a histogram's bins; one bin per value where all are small integers."""
+    low, high = min(values), max(values)
+    if high - low < _BINS and all(value == int(value) for value in values):
+        return tuple(int(low) - 0.5 + i for i in range(int(high - low) + 2))
+    if high - low < 1e-12:
+        pad = 0.05 * abs(low) or 0.5
+        low, high = low - pad, high + pad
+    bins = min(_BINS, max(4, math.ceil(1.5 * math.sqrt(len(values)))))
+    return tuple(low + i * (high - low) / bins for i in range(bins + 1))
+
+
+def distribution_figure(
+    series: SeriesVerdict, pairs: Sequence[tuple[str, float]], *, name: str
+) -> Figure:
+    """Return the distribution of the paired effects of one series, against its threshold.
+
+    Args:
+        series: the judged series.
+        pairs: what `paired_effects` returns, at least one.
+        name: unique on the page.
+    """
+    relative = summary.is_share(series)
+    scale = 100.0 if relative else 1.0
+    values = [scale * value for _, value in pairs]
+    unit = "ln(head / base), %" if relative else f"difference, {clean(series.unit, limit=30)}"
+    edges = _edges(values)
+    whole = all(value == int(value) for value in values) and len(edges) < 8
+    ticks = tuple((a + b) / 2 for a, b in pairwise(edges)) if whole else ()
+    counts = [0] * (len(edges) - 1)
+    for value in values:
+        counts[min(bisect_right(edges, value), len(counts)) - 1] += 1
+    rules = [svg.Rule("no change", 0.0, vertical=True)]
+    if series.threshold is not None:
+        at = math.log1p(series.threshold) * 100 if relative else series.threshold
+        rules.append(svg.Rule("threshold", at, vertical=True))
+    # A median says nothing of items that pass or fail.
+    middle, kind = (median(values), "median") if relative else (fmean(values), "mean")
+    middle += 0.0  # never -0
+    chart = svg.Chart(
+        f"Pairs of {clean(series.name, limit=80)}",
+        f"Histogram of {plural(len(values), 'paired value')}; {kind} {middle:.3g}, from "
+        f"{min(values):.3g} to {max(values):.3g}; positive is worse.",
+        Axis(f"{unit} (right is worse)", ticks=ticks),
+        Axis("pairs", include=(0.0,), show=_whole),
+        rules=tuple(rules),
+        bars=svg.Bars(
+            edges,
+            tuple(counts),
+            tuple(values) if len(values) <= 200 else (),
+        ),
+    )
+    shown = pairs[:200]
+    rows = [
+        (clean(item, limit=80), share(v, sign=True) if relative else number(v)) for item, v in shown
+    ]
+    if len(pairs) > len(shown):
+        rows.append((f"{len(pairs) - len(shown):,} more in samples.jsonl", ""))
+    return figure(
+        chart,
+        name=name,
+        caption=f"{plural(len(values), 'pair')}, {kind} {middle:+.3g}"
+        f"{' %' if relative else ''}. Each tick on the axis is one pair.",
+        columns=("pair", "effect"),
+        rows=rows,
+    )

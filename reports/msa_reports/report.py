@@ -1,0 +1,161 @@
+"""Reports of a run directory: ``report.md`` and ``report.html`` beside the records."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from msa_harness.records import RunError, RunHeader, RunStore, Sample, write_atomic
+from msa_harness.verdicts import Outcome, SeriesVerdict, outcome_from_json
+from msa_reports import cost, html, markdown, page, plots, summary, sweep
+from msa_reports.figures import Figure
+from msa_reports.text import clean, plural
+
+VERDICT = "verdict.json"
+MARKDOWN = "report.md"
+HTML = "report.html"
+MAX_DISTRIBUTIONS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPaths:
+    """Where the faces of a report were written."""
+
+    markdown: Path
+    html: Path
+
+
+def write_report(run_dir: Path | str) -> ReportPaths:
+    """Write the Markdown comment and the HTML page of a run into its directory.
+
+    Reads ``run.json``, ``samples.jsonl``, ``verdict.json`` and, where they are, ``sweep.json`` and
+    ``cost.json`` (what ``sweep --json`` and ``cost --json`` print). A run without ``verdict.json``
+    gets a page that says it was not judged. Each file is replaced as a whole.
+
+    Raises:
+        RunError: There is no run, or one of its files is foreign or broken; the text names it.
+    """
+    directory = Path(run_dir)
+    store = RunStore.open(directory)
+    samples = store.samples()
+    outcome = read_outcome(directory / VERDICT)
+    figures, missing = _figures(directory, samples, outcome)
+    shown = page.build(
+        store.header, samples, outcome, figures=figures, missing=missing, notes=store.notes
+    )
+    paths = ReportPaths(markdown=directory / MARKDOWN, html=directory / HTML)
+    write_atomic(paths.markdown, _comment(store.header, samples, outcome))
+    write_atomic(paths.html, html.render(shown))
+    return paths
+
+
+def read_outcome(path: Path) -> Outcome | None:
+    """Return the outcome recorded in ``verdict.json`` at ``path``, None if there is no such file.
+
+    Raises:
+        RunError: The file is not such a document; the text names what is wrong.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        outcome = outcome_from_json(data)
+        for series in outcome.series:
+            _check_types(series)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: {error}") from error
+    if not all(isinstance(note, str) for note in outcome.notes):
+        raise RunError(f"{path}: notes: wanted texts, got {outcome.notes!r:.80}")
+    return outcome
+
+
+def _check_types(series: SeriesVerdict) -> None:
+    """Raise ValueError where a field that came from a file is not of its type."""
+    for field in fields(SeriesVerdict):
+        value = getattr(series, field.name)
+        if field.type == "float | None":
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            good = value is None or (is_number and math.isfinite(value))
+        elif field.name == "n":
+            good = isinstance(value, int) and not isinstance(value, bool)
+        else:
+            good = isinstance(value, str) or (value is None and field.name == "more")
+        if not good:
+            raise ValueError(
+                f"series {series.name!r:.80}: {field.name}: wanted {field.type}, got {value!r:.80}"
+            )
+
+
+def _comment(header: RunHeader, samples: Sequence[Sample], outcome: Outcome | None) -> str:
+    if outcome is None:
+        return (
+            f"{markdown.MARKER}\n## {page.NOT_JUDGED.mark} {page.NOT_JUDGED.word}\n\n"
+            "The run has no verdict, so it passed nothing. It was interrupted or is still "
+            f"running; {plural(len(samples), 'sample')} recorded so far.\n"
+        )
+    subjects = [f"{name}: {_subject(header, name)}" for name in ("base", "head")]
+    return markdown.render(outcome, subjects=subjects)
+
+
+def _subject(header: RunHeader, name: str) -> str:
+    about = header.subjects.get(name)
+    if not isinstance(about, dict):
+        return "not measured" if about is None else clean(str(about), limit=120)
+    known = [
+        f"{key} {clean(str(about[key]), limit=60)}" for key in about if about[key] not in (None, "")
+    ]
+    return ", ".join(known[:4]) or "not recorded"
+
+
+def _figures(
+    directory: Path, samples: Sequence[Sample], outcome: Outcome | None
+) -> tuple[list[Figure], list[str]]:
+    """Return the plots this run has the data for, and a sentence for each it has not."""
+    figures: list[Figure] = []
+    missing: list[str] = []
+    if outcome is not None:
+        figures += _distributions(samples, outcome, missing)
+    recorded = sweep.read_sweep(directory / sweep.FILE)
+    if recorded is not None and recorded.rows:
+        figures += sweep.budget_figures(recorded)
+    else:
+        missing.append(
+            f"Budget curve: the run has no {sweep.FILE}. Write it with msa-bench sweep --json."
+        )
+    times = plots.prefill_times(samples)
+    limits = cost.read_limits(directory / cost.FILE)
+    if "dense" in times and len(times) > 1:
+        figures += plots.crossover_figures(times, limits)
+        if limits is None:
+            missing.append(
+                f"Arithmetic limit of the speed-up: the run has no {cost.FILE}. Write it with "
+                "msa-bench cost --json at the shapes of the speed suite."
+            )
+    else:
+        lacks = "dense" if len(times) else "prefill or dense"
+        missing.append(f"Crossover plot: the run has no speed samples of {lacks} attention.")
+    return figures, missing
+
+
+def _distributions(samples: Sequence[Sample], outcome: Outcome, missing: list[str]) -> list[Figure]:
+    by_series: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_series[sample.suite, sample.series].append(sample)
+    marked = [s for s in summary.worst_first(outcome.series) if s.verdict != "PASS"]
+    figures: list[Figure] = []
+    beyond = 0
+    for s in marked:
+        pairs = plots.paired_effects(s, by_series[s.suite, s.name])
+        if not pairs:
+            continue
+        if len(figures) == MAX_DISTRIBUTIONS:
+            beyond += 1
+            continue
+        figures.append(plots.distribution_figure(s, pairs, name=f"pairs-{len(figures)}"))
+    if beyond:
+        missing.append(f"Distributions of {beyond:,} more series that are not PASS, for length.")
+    return figures
