@@ -40,15 +40,18 @@ class _Active:
     operations: Operations
     recorder: Recorder | None
     before: str
-    planned: tuple[weakref.ref[Tensor], Packing] | None = None
+    planned: tuple[weakref.ref[Tensor], tuple[int, int], Packing] | None = None
 
     def packing(self, mask: Tensor | None, query: Tensor, key: Tensor) -> Packing:
         """All layers of one forward pass share a mask, so its packing is planned once."""
-        if mask is not None and self.planned is not None and self.planned[0]() is mask:
-            return self.planned[1]
-        found = plan_packing(mask, query.shape[0], query.shape[2], key.shape[2], query)
-        self.planned = None if mask is None else (weakref.ref(mask), found)
-        return found
+        slots = (query.shape[2], key.shape[2])
+        if mask is not None and self.planned is not None:
+            seen, shape, plan = self.planned
+            if seen() is mask and shape == slots:
+                return plan
+        plan = plan_packing(mask, query.shape[0], *slots, query)
+        self.planned = None if mask is None else (weakref.ref(mask), slots, plan)
+        return plan
 
 
 _ACTIVE: dict[str, _Active] = {}

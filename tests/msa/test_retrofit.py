@@ -46,6 +46,7 @@ def tiny(kind="qwen2", attention="sdpa", **more):
         "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
         "llama": ("LlamaConfig", "LlamaForCausalLM"),
         "mistral": ("MistralConfig", "MistralForCausalLM"),
+        "gemma2": ("Gemma2Config", "Gemma2ForCausalLM"),
         "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
     }[kind]
     torch.manual_seed(0)
@@ -466,3 +467,36 @@ class TestErrors:
             model.train()
             with pytest.raises(ValueError, match=r"without dropout, got dropout 0.5"):
                 logits(model, tokens(1, 12))
+
+    def test_capped_logits(self):
+        model = tiny("gemma2", attention="eager", attn_logit_softcapping=5.0)
+        with (
+            apply_retrofit(model, SPARSE, operations=reference),
+            pytest.raises(ValueError, match=r"^softcap: wanted a layer without it"),
+        ):
+            logits(model, tokens(1, 12))
+
+
+def test_text_part_of_a_model_with_images():
+    """The vision tower keeps its attention, the text part gets MSA."""
+    text = tiny().config
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+    )
+    config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_id=63)
+    torch.manual_seed(0)
+    model = transformers.LlavaForConditionalGeneration._from_config(
+        config, attn_implementation="sdpa"
+    ).eval()
+    ids = tokens(1, 40).clamp(max=60)
+    want = logits(model, ids)
+    with apply_retrofit(model, KEEP_ALL, operations=reference):
+        assert model.config.text_config._attn_implementation == NAME
+        assert model.config.vision_config._attn_implementation == "sdpa"
+        assert_close(logits(model, ids), want)
+    assert model.config.text_config._attn_implementation == "sdpa"
