@@ -1,1 +1,9 @@
 """What is measured: correctness, quality and speed of an MSA implementation."""
+
+#: Name of a suite -> its module, which has ``measure(session)``. Cheap and decisive ones first.
+SUITES: dict[str, str] = {
+    "correctness": "msa_suites.correctness.suite",
+    "work": "msa_suites.speed.work_suite",
+    "quality": "msa_suites.quality.suite",
+    "speed": "msa_suites.speed.suite",
+}

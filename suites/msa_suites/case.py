@@ -15,6 +15,8 @@ DTYPES: dict[str, torch.dtype] = {
 }
 OVERLAPS = ("low", "high")
 PROFILES = ("quick", "standard", "full")
+#: Queries of a request in one decode step: the newest token and drafts.
+MAX_DECODE_QUERIES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +132,10 @@ class Case:
         )
 
     @property
-    def equal_queries(self) -> int | None:
-        """Q where every sequence has the same number of queries, as paged decode wants."""
-        return self.q_lens[0] if len(set(self.q_lens)) == 1 else None
+    def decode_queries(self) -> int | None:
+        """Q if this is a decode case: the same few queries in every sequence. Else None."""
+        same = len(set(self.q_lens)) == 1 and self.q_lens[0] <= MAX_DECODE_QUERIES
+        return self.q_lens[0] if same else None
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     named = next((a for a in arguments if a in COMMANDS), "")
     args = build_parser(only=named or "list").parse_args(arguments)
+    args.argv = arguments
     try:
         return _load(args.command).run(args)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -125,3 +126,51 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on with the interrupted run in --out"
     )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What ``gate`` and ``check`` share."""
+    add_suites(parser)
+    add_profile(parser)
+    add_device(parser)
+    add_model(parser)
+    parser.add_argument(
+        "--cases", type=Path, metavar="FILE", help="own shapes as JSON lines, with weights"
+    )
+    parser.add_argument(
+        "--gates", type=Path, metavar="FILE", help="own thresholds (default: base's gates.toml)"
+    )
+    parser.add_argument(
+        "--threads", type=positive, default=default_threads(), help="CPU threads of the subject"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        default=600,
+        metavar="SECONDS",
+        help="a call of the subject that takes longer is killed and reported",
+    )
+    add_out(parser, "run directory (default: runs/<time>-<command>)")
+    add_resume(parser)
+    add_seed(parser)
+    add_json(parser)
+
+
+def default_threads() -> int:
+    """The cores that this process may use, at most 8: more only adds noise."""
+    return min(8, len(os.sched_getaffinity(0)))
+
+
+def check_out(args: argparse.Namespace) -> None:
+    """``--resume`` needs a run, anything else a directory without one.
+
+    Raises:
+        ValueError: the directory is not what the options want.
+    """
+    exists = (args.out / "run.json").exists()
+    if args.resume and not args.out.exists():
+        raise ValueError(f"--resume: wanted an interrupted run in --out, got none at {args.out}")
+    if exists and not args.resume:
+        raise ValueError(
+            f"--out: a run is at {args.out} already; go on with --resume or name another"
+        )

@@ -6,7 +6,7 @@ registered here. The count does not depend on the machine's load: a silent dense
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,9 +20,9 @@ def _flash_flops(
     return 2 * batch * heads * rows * key[-2] * (dim + value[-1])
 
 
-def count_flops(function: Callable[..., object], *args: object, **kwargs: object) -> int:
-    """Floating-point operations of the matrix products of ``function(*args, **kwargs)``."""
+def count_operation(subject: object, operation: str, *args: object, **kwargs: object) -> int:
+    """Floating-point operations of the matrix products of one call of the subject."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     with FlopCounterMode(display=False, custom_mapping={flash: _flash_flops}) as counter:
-        function(*args, **kwargs)
+        getattr(subject, operation)(*args, **kwargs)
     return int(counter.get_total_flops())

@@ -6,7 +6,7 @@ timed beside them: as the control that judges the machine, and as the other line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -125,13 +125,19 @@ def _suffix(case: Case) -> str:
     return "" if case.dtype == "float32" else f"-{case.dtype}"
 
 
-def speed_series(profile: str, *, dense: bool = False) -> Iterator[SpeedSeries]:
+def speed_series(
+    profile: str, *, dense: bool = False, cases: Iterable[Case] | None = None
+) -> Iterator[SpeedSeries]:
     """The series of a profile, cheap ones first.
 
     Args:
         profile: quick, standard or full.
         dense: also time dense attention at every prefill length, for the crossover.
+        cases: the user's own shapes instead of the table's: each is one prefill or decode series.
     """
+    if cases is not None:
+        yield from _own_series(tuple(cases))
+        return
     timed = cases_for("speed", profile=profile)
     prefills = tuple(case for case in timed if "prefill" in case.tags)
     yield SpeedSeries("speed/control/dense", "dense", _control_case(prefills), control=True)
@@ -154,6 +160,14 @@ def speed_series(profile: str, *, dense: bool = False) -> Iterator[SpeedSeries]:
     recorded = replace(shortest, name=f"prefill-{_tokens(shortest)}-recorded")
     name = f"speed/prefill/{_tokens(shortest)}/recorded"
     yield SpeedSeries(name, "attend", recorded, "recorded")
+
+
+def _own_series(cases: tuple[Case, ...]) -> Iterator[SpeedSeries]:
+    yield SpeedSeries(
+        "speed/control/dense", "dense", _control_case(cases_for("prefill")), control=True
+    )
+    for case in cases:
+        yield SpeedSeries(f"speed/attend/{case.name}", "attend", case)
 
 
 def _tokens(case: Case) -> int:

@@ -24,8 +24,8 @@ class Operations:
     def setup(self, series: str) -> None:
         self.operation, self.call = prepared(series)
 
-    def time_call(self, series: str) -> None:
+    def time_call(self, _series: str) -> None:
         self.operation(*self.call.args, **self.call.kwargs)
 
-    def peakmem_call(self, series: str) -> None:
+    def peakmem_call(self, _series: str) -> None:
         self.operation(*self.call.args, **self.call.kwargs)

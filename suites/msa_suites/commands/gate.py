@@ -1,0 +1,55 @@
+"""``msa-bench gate``: the main job."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from msa_suites.commands import options
+
+#: What `git bisect run` takes for "cannot be judged".
+BISECT_SKIP = 125
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    revisions = parser.add_argument_group("two revisions of this repository (the default)")
+    revisions.add_argument(
+        "--base", metavar="REV", help="revision to compare with (default: merge-base with main)"
+    )
+    revisions.add_argument(
+        "--head", metavar="REV", help="revision or checkout to judge (default: the working tree)"
+    )
+    revisions.add_argument(
+        "--judge",
+        choices=("base", "here"),
+        default="base",
+        help="whose suites and specification decide: base's, so that a change cannot relax its "
+        "own gate, or the installed ones",
+    )
+    others = parser.add_argument_group("two environments or paths of anybody's implementation")
+    others.add_argument("--base-python", metavar="PYTHON", help="interpreter of base")
+    others.add_argument("--head-python", metavar="PYTHON", help="interpreter of head")
+    others.add_argument("--base-path", metavar="DIR", help="import path of base")
+    others.add_argument("--head-path", metavar="DIR", help="import path of head")
+    parser.add_argument("--judged-by", default="", help=argparse.SUPPRESS)
+    options.add_implementation(parser)
+    options.add_run_options(parser)
+    parser.add_argument(
+        "--bisect",
+        action="store_true",
+        help=f"exit {BISECT_SKIP} where the verdict is no answer, for `git bisect run`",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from msa_suites.plan import hand_over, plan_gate
+    from msa_suites.runner import default_directory
+    from msa_suites.running import run_plan
+
+    args.out = Path(args.out) if args.out else default_directory("gate")
+    options.check_out(args)
+    hand_over(args, args.argv)
+    plan = plan_gate(args, args.out / "subjects")
+    outcome = run_plan("gate", args, plan, args.argv)
+    code = outcome.exit_code
+    return BISECT_SKIP if args.bisect and code not in (0, 1) else code

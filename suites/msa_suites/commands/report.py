@@ -1,0 +1,29 @@
+"""``msa-bench report``: page, comment and plots of a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from msa_suites.commands import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_directory", type=Path, metavar="RUN", help="run directory")
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from msa_reports.report import VERDICT, read_outcome, write_report
+    from msa_reports.terminal import print_outcome
+
+    paths = write_report(args.run_directory)
+    outcome = read_outcome(args.run_directory / VERDICT)
+    if args.json:
+        options.print_json({"html": str(paths.html), "markdown": str(paths.markdown)})
+        return 0
+    if outcome is not None:
+        print_outcome(outcome, stream=sys.stdout)
+    print(f"page: {paths.html}\ncomment: {paths.markdown}")
+    return 0

@@ -1,0 +1,203 @@
+"""Who is compared with whom, and by which judge: from the command line to sides."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from msa_harness import subjects
+from msa_harness.subjects import Subject, SubjectError
+from msa_suites.session import SUBJECT_ENTRIES, Side, judge_paths
+
+#: Folders of a checkout that hold the judge.
+JUDGE_ENTRIES = ("", "kernels", "suites", "harness", "reports")
+GATES = "suites/msa_suites/gates.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run measures.
+
+    Attributes:
+        sides: ``head``, and ``base`` where two are compared.
+        judge: where suites, harness and thresholds come from, for the record.
+        gates: text of the gate table.
+        judge_paths: the judge's folders that workers import from.
+        self_test: base and head are the same code.
+    """
+
+    sides: dict[str, Side]
+    judge: dict[str, object]
+    gates: str
+    judge_paths: tuple[Path, ...]
+    self_test: bool = False
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        head = self.sides["head"].subject.description
+        if "base" not in self.sides:
+            return f"head: {head}"
+        if self.self_test:
+            return f"self-test: nothing compared ({head})"
+        return f"base: {self.sides['base'].subject.description}; head: {head}"
+
+
+def here() -> Path:
+    """The checkout this judge runs from, or the folder its packages are installed in."""
+    import msa_suites
+
+    return Path(msa_suites.__file__).resolve().parents[2]
+
+
+def find_repository() -> Path:
+    """The msa-bench checkout to measure: around the current directory, else the judge's own.
+
+    Raises:
+        SubjectError: neither is a git checkout of msa-bench.
+    """
+    for start in (Path.cwd(), here()):
+        for folder in (start, *start.parents):
+            if (folder / ".git").exists() and (folder / "msa" / "reference.py").exists():
+                return folder
+    raise SubjectError(
+        f"repository: wanted a git checkout of msa-bench at {Path.cwd()} or {here()}, got none; "
+        "to compare anybody's implementation use --implementation with --base-python or "
+        "--base-path"
+    )
+
+
+def outside(args: argparse.Namespace) -> bool:
+    """Whether the subjects are named by environments or paths instead of revisions."""
+    names = ("base_python", "head_python", "base_path", "head_path")
+    return any(getattr(args, name, None) for name in names)
+
+
+def plan_gate(args: argparse.Namespace, copies: Path) -> Plan:
+    """The two sides of ``msa-bench gate``.
+
+    Args:
+        args: parsed options.
+        copies: where trees of revisions are unpacked.
+
+    Raises:
+        SubjectError: an unknown revision, or both ways of naming subjects at once.
+    """
+    if outside(args):
+        if args.base or args.head:
+            raise SubjectError(
+                "--base, --head: wanted revisions or (--base-python, --head-python, --base-path, "
+                "--head-path), got both"
+            )
+        return _plan_outside(args)
+    repo = find_repository()
+    base_rev = args.base or subjects.merge_base_with_main(repo)
+    base = subjects.from_revision("base", repo, base_rev, copies, entries=SUBJECT_ENTRIES)
+    head = subjects.from_revision("head", repo, args.head, copies, entries=SUBJECT_ENTRIES)
+    attested = ("msa", "msa_kernels")
+    sides = {side.label: Side(side, args.implementation, attested) for side in (base, head)}
+    gates = args.gates.read_text() if args.gates else (base.roots[0] / GATES).read_text()
+    judge = {"from": args.judged_by or "installed", "commit": args.judged_by or ""}
+    return Plan(sides, judge, gates, judge_paths(with_method=False), base.same_code(head))
+
+
+def _plan_outside(args: argparse.Namespace) -> Plan:
+    sides = {}
+    for label in ("base", "head"):
+        python = getattr(args, f"{label}_python") or sys.executable
+        path = getattr(args, f"{label}_path")
+        found = shutil.which(python)
+        if found is None:
+            raise SubjectError(f"--{label}-python: wanted a Python interpreter, got {python!r}")
+        if path is not None and not Path(path).is_dir():
+            raise SubjectError(f"--{label}-path: wanted a directory, got {path}")
+        roots = (Path(path).resolve(),) if path is not None else ()
+        what = f"{args.implementation} in {python}" + (f" with {path}" if path else "")
+        subject = Subject(label, found, roots, _digest_of(found, roots), False, what)
+        sides[label] = Side(subject, args.implementation)
+    gates = (args.gates or here() / GATES).read_text()
+    same = sides["base"].subject.same_code(sides["head"].subject)
+    return Plan(sides, _installed_judge(), gates, judge_paths(with_method=True), same)
+
+
+def _digest_of(python: str, roots: tuple[Path, ...]) -> str:
+    """No commit is known; the environment's path and the folder stand for it."""
+    return " ".join([python, *map(str, roots)])
+
+
+def plan_alone(args: argparse.Namespace) -> Plan:
+    """The one side of ``check``: the code that is installed here."""
+    root = here()
+    in_checkout = (root / "msa" / "reference.py").exists()
+    roots = tuple(root / entry for entry in SUBJECT_ENTRIES) if in_checkout else ()
+    revision, dirty = "", False
+    if in_checkout and (root / ".git").exists():
+        revision, dirty = subjects.resolve_revision(root, "HEAD"), subjects.is_dirty(root)
+    what = f"{args.implementation} as installed"
+    if revision:
+        what = f"working tree at {revision[:10]}" + (", uncommitted changes" if dirty else "")
+    roots = (*roots, *_current_folder(args.implementation))
+    head = Subject("head", sys.executable, roots, revision, dirty, what)
+    gates = args.gates.read_text() if args.gates else (_own_gates()).read_text()
+    paths = judge_paths(with_method=True)
+    return Plan({"head": Side(head, args.implementation)}, _installed_judge(), gates, paths)
+
+
+def _current_folder(implementation: str) -> tuple[Path, ...]:
+    """``module:object`` may stand in the current directory, as ``python -m`` would find it."""
+    return (Path.cwd(),) if ":" in implementation else ()
+
+
+def _own_gates() -> Path:
+    import msa_suites
+
+    return Path(msa_suites.__file__).resolve().parent / "gates.toml"
+
+
+def _installed_judge() -> dict[str, object]:
+    try:
+        version = importlib.metadata.version("msa-bench")
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    return {"from": "installed", "version": version}
+
+
+def hand_over(args: argparse.Namespace, argv: list[str]) -> None:
+    """Replace this process by the judge of the base revision, unless it is that already.
+
+    A change must not relax its own gate: suites, thresholds, items and the specification come
+    from base. ``--judge here`` keeps the judge that is installed.
+
+    Raises:
+        SubjectError: base does not hold a judge.
+    """
+    if args.judge == "here" or outside(args):
+        return
+    repo = find_repository()
+    commit = subjects.resolve_revision(repo, args.base or subjects.merge_base_with_main(repo))
+    if args.judged_by:
+        return
+    mine = here() == repo.resolve() and not subjects.is_dirty(repo)
+    if mine and subjects.resolve_revision(repo, "HEAD") == commit:
+        args.judged_by = commit
+        return
+    tree = subjects.materialise(repo, commit, args.out / "subjects")
+    if not (tree / "suites" / "msa_suites" / "cli.py").exists():
+        raise SubjectError(
+            f"--judge: wanted a base revision with suites, got {commit[:10]} without; "
+            "judge with the installed ones: --judge here"
+        )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(str((tree / e).resolve()) for e in JUDGE_ENTRIES),
+    }
+    command = [sys.executable, "-P", "-m", "msa_suites", *argv]
+    command += ["--judged-by", commit, "--out", str(args.out)]
+    # A child, not an exec: Ctrl-C reaches both, and the exit code is the child's.
+    raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)

@@ -1,0 +1,87 @@
+"""The quality suite of a run: each side's model evaluated in a worker, item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msa_harness.client import CallFailedError, Worker, WorkerError
+from msa_harness.records import INVALID, Sample
+from msa_suites.quality.items import TASKS
+from msa_suites.quality.samples import to_samples
+from msa_suites.session import Session
+
+#: Retrofit settings of the quality runs: k 4 with sink and local block forced leaves two free
+#: slots, where a damaged selection shows (a generous k would hide it).
+SETTINGS: dict[str, object] = {"topk": 4, "block": 32, "sink_blocks": 1, "local_blocks": 1}
+
+
+def measure(session: Session) -> Iterator[list[Sample]]:
+    """Samples of every side, one batch a task, so that an interrupted run keeps whole tasks."""
+    for label in session.sides:
+        tasks = [task for task in TASKS if not _is_done(session, task, label)]
+        fidelity = not _is_done(session, "fidelity", label)
+        if not tasks and not fidelity:
+            continue
+        with session.worker(label) as worker:
+            worker.load("evaluate", "msa_suites.quality.evaluate:evaluate")
+            for task in tasks:
+                session.say(f"{label}: {task}")
+                yield _evaluate(session, worker, label, task)
+            if fidelity:
+                session.say(f"{label}: fidelity to dense attention")
+                worker.load("fidelity", "msa_suites.quality.fidelity:measure_fidelity")
+                yield _fidelity(session, worker, label)
+
+
+def _is_done(session: Session, task: str, label: str) -> bool:
+    prefix = f"quality/{task}/"
+    return any(series.startswith(prefix) and side == label for _, series, side, _ in session.done)
+
+
+def _settings(session: Session, label: str) -> dict[str, object]:
+    return {**SETTINGS, "implementation": session.sides[label].implementation}
+
+
+def _evaluate(session: Session, worker: Worker, label: str, task: str) -> list[Sample]:
+    arguments = {
+        "settings": _settings(session, label),
+        "tasks": [task],
+        "profile": session.profile,
+        "device": session.device,
+    }
+    try:
+        rows = worker.call("evaluate", "", [session.model], arguments)
+    except CallFailedError as error:
+        return [_failure(session, label, task, error)]
+    return to_samples(rows, subject=label, ran=session.ran(label), repro=session.repro("quality"))
+
+
+def _fidelity(session: Session, worker: Worker, label: str) -> list[Sample]:
+    arguments = {
+        "settings": _settings(session, label),
+        "profile": session.profile,
+        "device": session.device,
+    }
+    try:
+        rows = worker.call("fidelity", "", [session.model], arguments)
+    except CallFailedError as error:
+        return [_failure(session, label, "fidelity", error)]
+    return to_samples(rows, subject=label, ran=session.ran(label), repro=session.repro("quality"))
+
+
+def _failure(session: Session, label: str, task: str, error: CallFailedError) -> Sample:
+    """A task that could not be measured; contexts that are too short void the run."""
+    if error.type in ("FileNotFoundError", "ItemsError"):
+        raise WorkerError(error.message)
+    detail = INVALID if error.type == "QualityInvalid" else "wrong: "
+    return Sample(
+        suite="quality",
+        series=f"quality/{task}/recall",
+        subject=label,
+        unit="recall",
+        item="all",
+        value=None,
+        detail=f"{detail}{error.type}: {error.message}",
+        ran=session.ran(label),
+        repro=session.repro("quality"),
+    )

@@ -1,0 +1,146 @@
+"""One run: suites measure into a store, the judge decides, the report is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Protocol, cast
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from msa_harness.environment import capture
+from msa_harness.gates import GateTable, parse_gates
+from msa_harness.judge import judge
+from msa_harness.records import RunHeader, RunStore, Sample, write_atomic
+from msa_harness.series import Mode
+from msa_harness.verdicts import Outcome
+from msa_reports.report import VERDICT, write_report
+from msa_suites import SUITES
+from msa_suites.plan import Plan
+from msa_suites.session import Session
+
+
+class Suite(Protocol):
+    """A module of the table of suites."""
+
+    def measure(self, session: Session) -> Iterator[list[Sample]]:
+        """Batches of samples that are not in ``session.done``."""
+
+
+class SettlingSuite(Suite, Protocol):
+    """A suite whose series may need more samples before their verdict is final."""
+
+    def measure_more(self, session: Session, wanted: Mapping[str, str]) -> Iterator[list[Sample]]:
+        """Further samples; ``wanted`` maps a series to ``more`` or ``confirm``."""
+
+
+def suite_named(name: str) -> Suite:
+    """The module of a suite, imported when it is needed."""
+    return cast(Suite, importlib.import_module(SUITES[name]))
+
+
+def default_directory(command: str) -> Path:
+    """``runs/<time>-<command>`` below the current directory."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{stamp}-{command}"
+
+
+def open_store(directory: Path, header: RunHeader, *, resume: bool) -> RunStore:
+    """A new run, or the one in ``directory`` to go on with."""
+    if resume and (directory / "run.json").exists():
+        return RunStore.open(directory, resume=True, expect=header)
+    return RunStore.create(directory, header)
+
+
+def make_header(
+    command: str, argv: Sequence[str], plan: Plan, gates: GateTable, session: Session
+) -> RunHeader:
+    """What ``run.json`` says of a run."""
+    described = {
+        label: {**side.subject.to_dict(), "implementation": side.implementation}
+        for label, side in plan.sides.items()
+    }
+    return RunHeader(
+        command=command,
+        argv=tuple(argv),
+        environment=capture(threads=session.threads, device=session.device).to_dict(),
+        subjects=described,
+        judge={**plan.judge, "self_test": plan.self_test, "model": session.model or "embedded"},
+        profile=session.profile,
+        seed=session.seed,
+        gates=gates.to_dict(),
+    )
+
+
+def read_gates(plan: Plan, *, profile: str, device: str) -> GateTable:
+    """The plan's gate table for a profile and the class of this machine."""
+    environment = capture(threads=1, device=device)
+    return parse_gates(plan.gates, profile=profile, device=environment.device_class)
+
+
+@contextmanager
+def progress(title: str, console: Console) -> Iterator[Callable[[str], None]]:
+    """A line that says what is going on; plain lines where stderr is no terminal."""
+    if not console.is_terminal:
+        started = time.monotonic()
+
+        def plain(text: str) -> None:
+            console.print(f"[{time.monotonic() - started:6.1f}s] {text}", markup=False)
+
+        yield plain
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda text: bar.update(task, description=text)
+
+
+def measure(session: Session, suites: Iterable[str], store: RunStore) -> dict[str, float]:
+    """Run the suites one after the other; returns seconds by suite."""
+    seconds = {}
+    for name in suites:
+        started = time.monotonic()
+        now = dataclasses.replace(session, done=frozenset(store.done_keys()))
+        for batch in suite_named(name).measure(now):
+            store.append(batch)
+        seconds[name] = time.monotonic() - started
+    return seconds
+
+
+def settle(
+    session: Session, store: RunStore, gates: GateTable, *, suites: Sequence[str], mode: Mode
+) -> Outcome:
+    """Judge, and measure more where the judge asks for it, until nothing is left to ask."""
+    while True:
+        outcome = judge(
+            store.samples(),
+            gates,
+            date.today(),
+            mode=mode,
+            suites=suites,
+            seed=session.seed,
+        )
+        wanted = {one.name: str(one.more) for one in outcome.series if one.more}
+        if not wanted or mode != "paired":
+            return outcome
+        before = len(store.done_keys())
+        now = dataclasses.replace(session, done=frozenset(store.done_keys()))
+        speed = cast(SettlingSuite, suite_named("speed"))
+        for batch in speed.measure_more(now, wanted):
+            store.append(batch)
+        if len(store.done_keys()) == before:
+            return outcome
+
+
+def finish(store: RunStore, outcome: Outcome) -> None:
+    """Write the verdict and the report beside the samples."""
+    document = outcome.to_json(store.header.environment)
+    write_atomic(store.directory / VERDICT, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_report(store.directory)

@@ -1,0 +1,78 @@
+"""From a plan to an outcome, as ``gate`` and ``check`` do it."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+
+from rich.markup import escape
+
+from msa_harness.series import Mode
+from msa_harness.verdicts import Outcome
+from msa_reports.terminal import print_outcome
+from msa_suites import SUITES, runner
+from msa_suites.cases import load_cases
+from msa_suites.commands import options
+from msa_suites.plan import Plan
+from msa_suites.session import Session
+
+
+def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]) -> Outcome:
+    """Measure, judge, report, print.
+
+    Raises:
+        ValueError: unknown suites, or suites that these subjects cannot run.
+    """
+    console = options.stderr_console()
+    suites = options.pick("--suite", args.suite or SUITES, SUITES)
+    session = make_session(command, args, plan)
+    gates = runner.read_gates(plan, profile=args.profile, device=args.device)
+    header = runner.make_header(command, argv, plan, gates, session)
+    mode: Mode = "paired" if session.paired else "alone"
+    console.print(f"msa-bench {command}: {escape(plan.title)}", highlight=False)
+    console.print(f"run directory: {args.out}", markup=False, highlight=False)
+    with (
+        runner.open_store(args.out, header, resume=args.resume) as store,
+        runner.progress(command, console) as say,
+    ):
+        session = session.with_progress(say, gates)
+        seconds = runner.measure(session, suites, store)
+        outcome = runner.settle(session, store, gates, suites=suites, mode=mode)
+        runner.finish(store, outcome)
+    times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
+    console.print(f"measured: {times}", markup=False, highlight=False)
+    if args.json:
+        options.print_json(outcome.to_json(header.environment))
+    else:
+        if plan.self_test:
+            print("self-test: nothing compared (base and head are the same code)")
+        print_outcome(outcome, stream=sys.stdout)
+        print(f"report: {args.out / 'report.html'}")
+    return outcome
+
+
+def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
+    """The session that the options describe."""
+    common = [f"--implementation {shlex.quote(args.implementation)}"]
+    for name in ("base", "head", "base_python", "head_python", "base_path", "head_path", "model"):
+        value = getattr(args, name, None)
+        if value:
+            common.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
+    if args.profile != "quick":
+        common.append(f"--profile {args.profile}")
+    if args.device != "cpu":
+        common.append(f"--device {args.device}")
+    tail = " ".join(common)
+    return Session(
+        sides=plan.sides,
+        profile=args.profile,
+        device=args.device,
+        seed=args.seed,
+        model=args.model or "",
+        threads=args.threads,
+        timeout=args.timeout,
+        cases=tuple(load_cases(args.cases)) if args.cases else None,
+        judge_paths=plan.judge_paths,
+        repro=lambda suite: f"msa-bench {command} --suite {suite} {tail}",
+    )

@@ -1,0 +1,183 @@
+"""What a suite is given to measure with: the sides, the profile, and worker processes for them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from msa_harness.attestation import attest, ran
+from msa_harness.client import Worker, WorkerError
+from msa_harness.gates import GateTable
+from msa_harness.records import ERROR, Sample
+from msa_harness.subjects import Subject
+from msa_suites.case import Case
+
+#: Handle of the implementation in every worker.
+SUBJECT = "implementation"
+#: Folders of a checkout that a subject's code is imported from.
+SUBJECT_ENTRIES = ("", "kernels")
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two things compared, and how its implementation is named.
+
+    Attributes:
+        subject: whose code, in which Python.
+        implementation: a name of its table, or ``module:object``.
+        attested: modules that must come from the subject's own roots.
+    """
+
+    subject: Subject
+    implementation: str
+    attested: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run as the suites see it.
+
+    Attributes:
+        sides: ``head``, and ``base`` where two are compared.
+        profile: quick, standard or full.
+        device: cpu or cuda.
+        seed: of everything drawn at random.
+        model: directory or hub id of the quality suite; empty means the embedded model.
+        threads: CPU threads of a worker.
+        timeout: seconds that one request to a worker may take.
+        cases: the user's own shapes; None means the suite's table.
+        judge_paths: the judge's folders that a worker imports from.
+        done: what an interrupted run has measured already.
+        say: told what is going on, for the progress display.
+        repro: command that repeats a series, by suite.
+        gates: the table that judges, which says how many pairs to time.
+    """
+
+    sides: Mapping[str, Side]
+    profile: str = "quick"
+    device: str = "cpu"
+    seed: int = 0
+    model: str = ""
+    threads: int = 2
+    timeout: float = 600.0
+    cases: tuple[Case, ...] | None = None
+    judge_paths: tuple[Path, ...] = ()
+    done: frozenset[Key] = frozenset()
+    say: Callable[[str], None] = lambda _text: None
+    repro: Callable[[str], str] = lambda _suite: ""
+    gates: GateTable | None = None
+    _ran: dict[str, str] = field(default_factory=dict)
+
+    def with_progress(self, say: Callable[[str], None], gates: GateTable) -> Session:
+        """The same session with a progress display and the gates that will judge it."""
+        return replace(self, say=say, gates=gates)
+
+    @property
+    def paired(self) -> bool:
+        """Whether two sides are compared."""
+        return len(self.sides) > 1
+
+    def start(self, label: str) -> Worker:
+        """A worker of a side, with its implementation loaded and attested.
+
+        Raises:
+            WorkerError: it does not start, has no such implementation, or imports it from
+                somewhere else than the subject's own folders.
+        """
+        side = self.sides[label]
+        worker = Worker(
+            side.subject,
+            threads=self.threads,
+            judge_paths=self.judge_paths,
+            device=self.device,
+            timeout=self.timeout,
+        )
+        try:
+            worker.load(SUBJECT, "msa_kernels:load", [side.implementation])
+            self._attest(label, worker)
+        except BaseException:
+            worker.close()
+            raise
+        return worker
+
+    @contextmanager
+    def worker(self, label: str) -> Iterator[Worker]:
+        """:meth:`start` as a context manager."""
+        worker = self.start(label)
+        try:
+            yield worker
+        finally:
+            worker.close()
+
+    def card(self, worker: Worker, label: str) -> dict[str, Any]:
+        """Operations, capabilities and identity of a side's implementation."""
+        worker.load("card", "msa_kernels:card")
+        card: dict[str, Any] = worker.call("card", "", [self.sides[label].implementation])
+        return card
+
+    def ran(self, label: str) -> str:
+        """What really ran on a side, as records carry it; empty before its first worker."""
+        return self._ran.get(label, "")
+
+    def missing(
+        self, suite: str, label: str, *, items: Mapping[str, str], why: str
+    ) -> list[Sample]:
+        """Samples that say why series could not be measured; ``items``: series -> unit."""
+        return [
+            Sample(
+                suite=suite,
+                series=series,
+                subject=label,
+                unit=unit,
+                item="all",
+                value=None,
+                detail=ERROR + why,
+                ran=self.ran(label),
+                repro=self.repro(suite),
+            )
+            for series, unit in items.items()
+        ]
+
+    def _attest(self, label: str, worker: Worker) -> None:
+        side = self.sides[label]
+        if side.attested:
+            modules = worker.info(list(side.attested))["modules"]
+            problems = attest(modules, side.subject.roots)
+            if problems:
+                raise WorkerError(
+                    f"worker of {label}: what it imported is not the subject's: "
+                    + "; ".join(problems)
+                )
+        if label not in self._ran:
+            identity = self.card(worker, label)["identity"]
+            name = str(identity.get("name") or side.implementation)
+            info = {key: str(identity.get(key) or "") for key in ("version", "sha256")}
+            self._ran[label] = ran(name, info)
+
+
+def judge_paths(*, with_method: bool) -> tuple[Path, ...]:
+    """The judge's own import folders, for a worker.
+
+    Args:
+        with_method: also ``msa`` and ``msa_kernels``, where the subject is not this repository.
+    """
+    import msa
+    import msa_kernels
+    import msa_suites
+
+    modules = [msa_suites, msa, msa_kernels] if with_method else [msa_suites]
+    folders = [Path(str(module.__file__)).resolve().parents[1] for module in modules]
+    installed = Path(sys.prefix).resolve()
+    if not with_method and any(folder.is_relative_to(installed) for folder in folders):
+        raise ValueError(
+            "judge: wanted a checkout or an editable install (pip install -e .) to compare "
+            f"revisions, got packages installed below {installed}, where the subject's own "
+            "packages cannot be told apart from the judge's"
+        )
+    return tuple(dict.fromkeys(folders))

@@ -1,0 +1,86 @@
+"""The exact work of each side: attended tokens and blocks, operations, peak bytes. No noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from msa_harness.client import CallFailedError, Worker
+from msa_harness.protocol import ref
+from msa_harness.records import WRONG, Sample
+from msa_suites.session import SUBJECT, Session
+from msa_suites.speed.series import Call, SpeedSeries, speed_series
+from msa_suites.speed.work import count_work
+
+#: Name of a counted series -> its unit.
+UNITS = {
+    "attended_tokens": "tokens",
+    "attended_blocks": "blocks",
+    "flops": "FLOP",
+    "peak_bytes": "bytes",
+}
+
+
+def work_series(session: Session) -> list[SpeedSeries]:
+    """The pipelines whose work is counted: the prefill shapes of the quick profile."""
+    return [s for s in speed_series("quick", cases=session.cases) if s.operation == "attend"]
+
+
+def measure(session: Session) -> Iterator[list[Sample]]:
+    """One batch of samples per side and pipeline."""
+    for label in session.sides:
+        wanted = [s for s in work_series(session) if not _is_done(session, s, label)]
+        if not wanted:
+            continue
+        with session.worker(label) as worker:
+            operations = session.card(worker, label)["operations"]
+            if "attend" not in operations:
+                continue
+            for series in wanted:
+                session.say(f"{label}: work of {series.case.name}")
+                yield _count(session, worker, label, series)
+
+
+def _is_done(session: Session, series: SpeedSeries, label: str) -> bool:
+    key = ("work", f"work/peak_bytes/{series.case.name}", label, series.case.name)
+    return key in session.done
+
+
+def _count(session: Session, worker: Worker, label: str, series: SpeedSeries) -> list[Sample]:
+    case, call = series.case, series.calls()[0]
+    try:
+        counts = _counts(worker, series, call)
+    except CallFailedError as error:
+        counts = dict.fromkeys(UNITS, f"{WRONG}{error.type}: {error.message}")
+    return [
+        Sample(
+            suite="work",
+            series=f"work/{name}/{case.name}",
+            subject=label,
+            unit=UNITS[name],
+            item=case.name,
+            value=None if isinstance(value, str) else float(value),
+            detail=value if isinstance(value, str) else "",
+            ran=session.ran(label),
+            repro=session.repro("work"),
+        )
+        for name, value in counts.items()
+    ]
+
+
+def _counts(worker: Worker, series: SpeedSeries, call: Call) -> dict[str, int | str]:
+    case = series.case
+    counts: dict[str, int | str] = {}
+    result = worker.call(SUBJECT, "attend", call.args, call.kwargs)
+    selection = result[1] if isinstance(result, tuple | list) and len(result) == 2 else None
+    if isinstance(selection, Tensor):
+        work = count_work(selection, block=case.block, heads=case.Hq, dim=case.D)
+        counts |= {"attended_tokens": work.tokens, "attended_blocks": work.blocks}
+    worker.load("count", "msa_suites.speed.counting:count_operation")
+    arguments = [ref(SUBJECT), "attend", *call.args]
+    counts["flops"] = worker.call("count", "", arguments, call.kwargs)
+    worker.put("work", [{"args": call.args, "kwargs": call.kwargs}])
+    counts["peak_bytes"] = worker.memory(SUBJECT, "attend", "work")
+    worker.drop("work")
+    return counts
