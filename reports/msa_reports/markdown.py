@@ -83,7 +83,7 @@ def _left_out(count: int) -> str:
 
 
 def _row(s: SeriesVerdict) -> str:
-    each = summary.look(s.verdict)
+    each = summary.look_of(s)
     cells = (
         f"{each.mark} {markdown(each.word)}",
         markdown_code(s.name, limit=160),
@@ -101,7 +101,7 @@ def _row(s: SeriesVerdict) -> str:
 
 
 def _detail(s: SeriesVerdict) -> str:
-    each = summary.look(s.verdict)
+    each = summary.look_of(s)
     text = f"**{markdown(each.word)}** {markdown_code(s.name, limit=160)}  \n"
     text += f"{markdown(summary.facts(s))}\n"
     if s.note:

@@ -42,7 +42,6 @@ class Row:
     """A series in its suite's table."""
 
     look: Look
-    verdict: str
     name: str
     note: str
     unit: str
@@ -86,8 +85,8 @@ class Page:
     tally: tuple[tuple[Look, int], ...]
     cards: tuple[Card, ...]
     cards_left_out: int
-    attention: str
-    verdicts: tuple[tuple[Look, str], ...]
+    attention: tuple[int, ...]
+    verdicts: tuple[Look, ...]
     suites: tuple[Suite, ...]
     figures: tuple[Figure, ...]
     missing: tuple[str, ...]
@@ -127,7 +126,7 @@ def build(
     by_suite: dict[str, list[SeriesVerdict]] = defaultdict(list)
     for s in series:
         by_suite[s.suite].append(s)
-    present = {s.verdict: summary.look(s.verdict) for s in series}
+    words = dict.fromkeys(summary.look_of(s) for s in series)
     return Page(
         title=f"msa-bench {clean(header.command, limit=60)}",
         created=clean(header.created, limit=60),
@@ -137,8 +136,8 @@ def build(
         tally=tuple(summary.tally(outcome)) if outcome else (),
         cards=tuple(_card(s) for s in marked[:MAX_CARDS]),
         cards_left_out=max(0, len(marked) - MAX_CARDS),
-        attention=" ".join(dict.fromkeys(s.verdict for s in marked)),
-        verdicts=tuple((each, name) for name, each in present.items()),
+        attention=tuple(dict.fromkeys(summary.look_of(s).rank for s in marked)),
+        verdicts=tuple(words),
         suites=tuple(
             Suite(clean(name, limit=80), plural(len(rows), "series"), tuple(map(_row, rows)))
             for name, rows in by_suite.items()
@@ -151,7 +150,7 @@ def build(
 
 def _card(s: SeriesVerdict) -> Card:
     return Card(
-        look=summary.look(s.verdict),
+        look=summary.look_of(s),
         name=clean(s.name, limit=300),
         facts=summary.facts(s),
         note=clean(s.note),
@@ -167,8 +166,7 @@ def _cell(text: str, value: float | None) -> Cell:
 def _row(s: SeriesVerdict) -> Row:
     marked = summary.needs_attention(s)
     return Row(
-        look=summary.look(s.verdict),
-        verdict=s.verdict,
+        look=summary.look_of(s),
         name=clean(s.name, limit=300),
         note=clean(s.note, limit=300 if marked else 120),
         unit=clean(s.unit, limit=40),

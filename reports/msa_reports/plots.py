@@ -17,8 +17,9 @@ from msa_reports.figures import Figure, figure
 from msa_reports.scale import Axis
 from msa_reports.text import clean, number, plural, share
 
-_PREFILL = re.compile(r"speed/prefill/([1-9][0-9]*)/(.+)")
-_DENSE = re.compile(r"speed/dense/([1-9][0-9]*)")
+_PREFILL = re.compile(r"speed/prefill(?:-([a-z0-9]+))?/([1-9][0-9]*)/(.+)")
+_DENSE = re.compile(r"speed/dense(?:-([a-z0-9]+))?/([1-9][0-9]*)")
+Times = Mapping[str, Mapping[int, float]]  # line -> length -> seconds
 _BINS = 24
 _MAX_LINES = len(svg.MARKS)
 
@@ -39,36 +40,39 @@ def _whole(value: float) -> str:
     return f"{value:.0f}" if value == int(value) else ""
 
 
-def prefill_times(samples: Iterable[Sample]) -> dict[str, dict[int, float]]:
-    """Return seconds by line and length: "dense" and one line per overlap of MSA prefill.
+def prefill_times(samples: Iterable[Sample]) -> dict[str, Times]:
+    """Return, by dtype, the seconds of "dense" and of one line per overlap of MSA, by length.
 
-    The median over processes, of head where head was measured, else of base.
+    The median over processes, of head where head was measured, else of base. The dtype is
+    "float32" where the series names none.
     """
-    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    found: dict[tuple[str, str, int], dict[str, list[float]]] = {}
     for sample in samples:
         if sample.value is None or sample.value <= 0 or sample.unit != "s":
             continue
         if match := _PREFILL.fullmatch(sample.series):
-            key = (f"MSA, {clean(match[2], limit=40)} overlap", int(match[1]))
+            line = f"MSA, {clean(match[3], limit=40)} overlap"
         elif match := _DENSE.fullmatch(sample.series):
-            key = ("dense", int(match[1]))
+            line = "dense"
         else:
             continue
+        key = (match[1] or "float32", line, int(match[2]))
         found.setdefault(key, {}).setdefault(sample.subject, []).append(sample.value)
-    times: dict[str, dict[int, float]] = defaultdict(dict)
-    for (line, length), by_subject in sorted(found.items()):
-        times[line][length] = median(by_subject.get("head") or by_subject["base"])
-    return dict(times)
+    times: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for (dtype, line, length), by_subject in sorted(found.items()):
+        times[dtype][line][length] = median(by_subject.get("head") or by_subject["base"])
+    return {dtype: dict(lines) for dtype, lines in times.items()}
 
 
 def crossover_figures(
-    times: Mapping[str, Mapping[int, float]], limits: Mapping[int, float] | None
+    times: Times, limits: Mapping[int, float] | None, *, dtype: str
 ) -> list[Figure]:
     """Return time by length, and speed-up over dense by length under its arithmetic limit.
 
     Args:
-        times: what `prefill_times` returns; must have "dense" and another line.
+        times: what `prefill_times` returns for one dtype; must have "dense" and another line.
         limits: length -> largest speed-up the counted operations allow; None if not recorded.
+        dtype: of all lines.
     """
     sparse = [name for name in times if name != "dense"][: _MAX_LINES - 2]
     lengths = tuple(sorted({n for line in times.values() for n in line}))
@@ -93,7 +97,7 @@ def crossover_figures(
         return svg.Line(name, tuple((float(n), v) for n, v in sorted(values.items())), slot)
 
     time_chart = svg.Chart(
-        "Crossover: time of dense and MSA prefill",
+        f"Crossover: time of dense and MSA prefill, {dtype}",
         f"Seconds of one call at {plural(len(lengths), 'length')}, dense attention and MSA.",
         x,
         Axis("time of one call (log scale)", base=10, show=_seconds),
@@ -104,7 +108,7 @@ def crossover_figures(
     if within:
         speed_lines.append(line("arithmetic limit", within, 6))
     speed_chart = svg.Chart(
-        "Speed-up over dense",
+        f"Speed-up over dense, {dtype}",
         "Dense time over MSA time by length"
         + (", with the largest ratio the counted operations allow." if within else "."),
         x,
@@ -116,14 +120,14 @@ def crossover_figures(
     return [
         figure(
             time_chart,
-            name="crossover",
+            name=f"crossover-{dtype}",
             caption="Index scoring and top-k included; median over processes. Lower is better.",
             columns=columns,
             rows=rows,
         ),
         figure(
             speed_chart,
-            name="speed-up",
+            name=f"speed-up-{dtype}",
             caption="Above 1, MSA is the faster one. No implementation can pass the limit by "
             f"saving operations alone.{missing}",
             columns=columns,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from msa_harness.records import RunError, RunHeader, RunStore, Sample, write_atomic
-from msa_harness.verdicts import Outcome, SeriesVerdict, outcome_from_json
+from msa_harness.verdicts import Outcome, SeriesVerdict, Verdict, outcome_from_json
 from msa_reports import cost, html, markdown, page, plots, summary, sweep
 from msa_reports.figures import Figure
 from msa_reports.text import clean, plural
@@ -44,8 +44,9 @@ def write_report(run_dir: Path | str) -> ReportPaths:
     samples = store.samples()
     outcome = read_outcome(directory / VERDICT)
     figures, missing = _figures(directory, samples, outcome)
+    notes = _self_test(store.header) + store.notes
     shown = page.build(
-        store.header, samples, outcome, figures=figures, missing=missing, notes=store.notes
+        store.header, samples, outcome, figures=figures, missing=missing, notes=notes
     )
     paths = ReportPaths(markdown=directory / MARKDOWN, html=directory / HTML)
     write_atomic(paths.markdown, _comment(store.header, samples, outcome))
@@ -97,18 +98,28 @@ def _comment(header: RunHeader, samples: Sequence[Sample], outcome: Outcome | No
             "The run has no verdict, so it passed nothing. It was interrupted or is still "
             f"running; {plural(len(samples), 'sample')} recorded so far.\n"
         )
-    subjects = [f"{name}: {_subject(header, name)}" for name in ("base", "head")]
+    subjects = _self_test(header)
+    subjects += [f"{name}: {_subject(header, name)}" for name in ("base", "head")]
     return markdown.render(outcome, subjects=subjects)
 
 
 def _subject(header: RunHeader, name: str) -> str:
     about = header.subjects.get(name)
     if not isinstance(about, dict):
-        return "not measured" if about is None else clean(str(about), limit=120)
-    known = [
-        f"{key} {clean(str(about[key]), limit=60)}" for key in about if about[key] not in (None, "")
-    ]
-    return ", ".join(known[:4]) or "not recorded"
+        return "not measured"
+    text = about.get("description") or about.get("revision") or about.get("python")
+    return clean(str(text or "not recorded"), limit=200)
+
+
+def _self_test(header: RunHeader) -> list[str]:
+    """Return the remark that base and head are the same code, where they are."""
+    base, head = (header.subjects.get(name) for name in ("base", "head"))
+    if not isinstance(base, dict) or not isinstance(head, dict):
+        return []
+    same = all(base.get(key) == head.get(key) for key in ("python", "revision", "digest"))
+    if not same or not base.get("revision"):
+        return []
+    return ["self-test: nothing compared (base and head are the same code)"]
 
 
 def _figures(
@@ -126,18 +137,22 @@ def _figures(
         missing.append(
             f"Budget curve: the run has no {sweep.FILE}. Write it with msa-bench sweep --json."
         )
-    times = plots.prefill_times(samples)
     limits = cost.read_limits(directory / cost.FILE)
-    if "dense" in times and len(times) > 1:
-        figures += plots.crossover_figures(times, limits)
-        if limits is None:
-            missing.append(
-                f"Arithmetic limit of the speed-up: the run has no {cost.FILE}. Write it with "
-                "msa-bench cost --json at the shapes of the speed suite."
-            )
-    else:
-        lacks = "dense" if len(times) else "prefill or dense"
-        missing.append(f"Crossover plot: the run has no speed samples of {lacks} attention.")
+    drawn = False
+    for dtype, times in plots.prefill_times(samples).items():
+        if "dense" in times and len(times) > 1:
+            figures += plots.crossover_figures(times, limits, dtype=dtype)
+            drawn = True
+    if not drawn:
+        missing.append(
+            "Crossover plot: the run has no speed samples of both dense and MSA prefill "
+            "(series speed/dense/LENGTH and speed/prefill/LENGTH/OVERLAP)."
+        )
+    elif limits is None:
+        missing.append(
+            f"Arithmetic limit of the speed-up: the run has no {cost.FILE}. Write it with "
+            "msa-bench cost --json at the shapes of the speed suite."
+        )
     return figures, missing
 
 
@@ -145,7 +160,9 @@ def _distributions(samples: Sequence[Sample], outcome: Outcome, missing: list[st
     by_series: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for sample in samples:
         by_series[sample.suite, sample.series].append(sample)
-    marked = [s for s in summary.worst_first(outcome.series) if s.verdict != "PASS"]
+    # What is counted or passes a check has no distribution.
+    noisy = [s for s in summary.worst_first(outcome.series) if s.method not in ("hard", "exact")]
+    marked = [s for s in noisy if summary.needs_attention(s) or s.verdict is Verdict.IMPROVED]
     figures: list[Figure] = []
     beyond = 0
     for s in marked:

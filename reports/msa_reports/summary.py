@@ -29,22 +29,33 @@ LOOKS: dict[Verdict, Look] = {
     Verdict.REMOVED: Look(3, "REMOVED", "-", "broken", "measured on base and missing on head"),
     Verdict.INCONCLUSIVE: Look(4, "INCONCLUSIVE", "?", "doubt", "too noisy to decide"),
     Verdict.WAIVED: Look(5, "WAIVED", "~", "doubt", "worse, and allowed by a waiver"),
-    Verdict.NO_SIGNAL: Look(6, "NO SIGNAL", "○", "plain", "dense scores too low; does not gate"),
+    Verdict.NO_SIGNAL: Look(6, "NO SIGNAL", "○", "plain", "cannot tell good from bad here"),
     Verdict.NEW: Look(7, "NEW", "+", "plain", "no base to compare with"),
     Verdict.IMPROVED: Look(8, "IMPROVED", "▲", "good", "better than base"),
     Verdict.PASS: Look(9, "PASS", "✓", "good", "within its margin"),
 }
+RECORDED = Look(10, "RECORDED", "·", "plain", "only recorded; no gate")
 GOOD = frozenset({Verdict.PASS, Verdict.IMPROVED, Verdict.NEW})
 
 
 def look(verdict: Verdict) -> Look:
-    """Return how ``verdict`` is shown."""
+    """Return how the verdict of a run is shown."""
     return LOOKS[verdict]
 
 
+def look_of(series: SeriesVerdict) -> Look:
+    """Return how the verdict of ``series`` is shown."""
+    return RECORDED if _is_recorded(series) else LOOKS[series.verdict]
+
+
+def _is_recorded(series: SeriesVerdict) -> bool:
+    # The judge gives what is only recorded the verdict of what cannot be judged.
+    return series.verdict is Verdict.NO_SIGNAL and series.method == "report"
+
+
 def needs_attention(series: SeriesVerdict) -> bool:
-    """Say whether a reader should look at ``series``: everything but PASS, IMPROVED and NEW."""
-    return series.verdict not in GOOD
+    """Say whether a reader should look at ``series``: neither good nor merely recorded."""
+    return series.verdict not in GOOD and not _is_recorded(series)
 
 
 def worst_first(series: Iterable[SeriesVerdict]) -> list[SeriesVerdict]:
@@ -54,7 +65,7 @@ def worst_first(series: Iterable[SeriesVerdict]) -> list[SeriesVerdict]:
         severity = 0.0
         if needs_attention(s) and s.effect is not None:
             severity = s.effect / s.threshold if s.threshold else s.effect
-        return look(s.verdict).rank, -severity, s.suite, natural(s.name)
+        return look_of(s).rank, -severity, s.suite, natural(s.name)
 
     return sorted(series, key=key)
 
@@ -90,14 +101,14 @@ def headline(outcome: Outcome) -> str:
             text = f"none {of_all} regressed"
         case _:
             text = f"{plural(total, 'series')}"
-    silent = counts[Verdict.NO_SIGNAL]
+    silent = sum(look_of(s) is LOOKS[Verdict.NO_SIGNAL] for s in outcome.series)
     return f"{text}; {silent:,} without signal" if silent else text
 
 
 def tally(outcome: Outcome) -> list[tuple[Look, int]]:
     """Return how many series have each verdict, worst first."""
-    counts = Counter(s.verdict for s in outcome.series)
-    return sorted(((look(v), n) for v, n in counts.items()), key=lambda pair: pair[0].rank)
+    counts = Counter(look_of(s) for s in outcome.series)
+    return sorted(counts.items(), key=lambda pair: pair[0].rank)
 
 
 def is_share(series: SeriesVerdict) -> bool:
@@ -132,7 +143,10 @@ def facts(series: SeriesVerdict) -> str:
     """Return what the numbers say about ``series`` in one sentence."""
     better = f"{clean(series.direction, limit=20)} is better"
     unit = clean(series.unit, limit=40)
-    parts = [f"{number(series.base)} to {number(series.head)} {unit} ({better})"]
+    values = f"{number(series.base)} to {number(series.head)}"
+    if series.base is None and series.head is not None:
+        values = f"head {number(series.head)}"
+    parts = [f"{values} {unit} ({better})"]
     if series.effect is not None:
         span = interval(series)
         parts.append(f"effect {effect(series)} {span}".rstrip())

@@ -95,7 +95,7 @@ def _table(series: list[SeriesVerdict]) -> Table:
     table.add_column("threshold", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     for s in series:
-        each = summary.look(s.verdict)
+        each = summary.look_of(s)
         table.add_row(
             Text(each.word, style=_STYLES[each.tone]),
             Text(clean(s.name, limit=200)),
@@ -111,7 +111,7 @@ def _table(series: list[SeriesVerdict]) -> Table:
 
 
 def _title(s: SeriesVerdict) -> Text:
-    each = summary.look(s.verdict)
+    each = summary.look_of(s)
     return Text.assemble((each.word, _STYLES[each.tone]), "  ", clean(s.name, limit=200))
 
 

@@ -103,9 +103,9 @@ def mixed() -> list[SeriesVerdict]:
     ]  # fmt: skip
 
 
-def _pairs(series: SeriesVerdict) -> list[Sample]:
+def _pairs(series: SeriesVerdict, count: int) -> list[Sample]:
     samples = []
-    for i in range(8):
+    for i in range(count):
         for subject, value in (("base", series.base), ("head", series.head)):
             if value is not None:
                 samples.append(
@@ -135,6 +135,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         speed: bool = True,
         sweep: bool = True,
         limits: bool = True,
+        pairs: int = 8,
         text: str = "",
     ) -> Path:
         directory = tmp_path / name
@@ -151,7 +152,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             seed=17,
             gates={"sha256": "ab" * 32},
         )
-        samples = [sample for s in series for sample in _pairs(s)]
+        samples = [sample for s in series for sample in _pairs(s, pairs)]
         if speed:
             for length, dense, sparse in ((2048, 0.03, 0.05), (4096, 0.1, 0.11), (16384, 2, 1)):
                 for line, value in ((f"dense/{length}", dense), (f"prefill/{length}/mid", sparse)):

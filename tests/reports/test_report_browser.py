@@ -183,8 +183,7 @@ def test_the_filter_narrows_by_words_and_by_verdict(opened, mixed):
     assert len(_shown(driver)) == 8
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "dark"), [(360, True), (768, False), (1280, True)])
 def test_nothing_is_wider_than_the_screen_and_all_text_has_contrast(opened, width, dark):
     driver = opened(width=width, dark=dark)
     driver.execute_script("document.querySelectorAll('details').forEach((d) => d.open = true)")
@@ -223,7 +222,7 @@ def test_a_long_table_is_laid_out_in_part_until_asked_for(opened, make_series):
     from selenium.webdriver.common.by import By
 
     series = [make_series(name=f"speed/case/{i}", effect=i / 1e6) for i in range(400)]
-    driver = opened(series)
+    driver = opened(series, pairs=1)
     assert len(_shown(driver)) == 150
     more = driver.find_element(By.CSS_SELECTOR, ".more")
     assert more.text == "Show 250 more of this suite"
@@ -242,7 +241,7 @@ def test_a_long_table_is_laid_out_in_part_until_asked_for(opened, make_series):
 
 @pytest.mark.slow  # a bound on time needs a quiet machine
 def test_two_thousand_series_are_ready_within_two_seconds(opened, make_series):
-    driver = opened([make_series(name=f"speed/case/{i}") for i in range(2000)])
+    driver = opened([make_series(name=f"speed/case/{i}") for i in range(2000)], pairs=1)
     times = []
     for _ in range(5):
         driver.refresh()

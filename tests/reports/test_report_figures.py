@@ -36,17 +36,18 @@ def test_prefill_times_are_medians_of_head_by_length():
         *_speed("dense/16384", "base", 3.0),
         *_speed("prefill/2048/low", "head", 4.0),
         *_speed("decode/2048", "head", 4.0),
+        *_speed("dense-bfloat16/2048", "head", 7.0),
         Sample("speed", "speed/prefill/2048/high", "head", "s", "pair-0", None, detail="skipped"),
     ]
     assert prefill_times(samples) == {
-        "dense": {2048: 2.0, 16384: 3.0},
-        "MSA, low overlap": {2048: 4.0},
+        "bfloat16": {"dense": {2048: 7.0}},
+        "float32": {"dense": {2048: 2.0, 16384: 3.0}, "MSA, low overlap": {2048: 4.0}},
     }
 
 
 def test_speed_up_and_limit_are_in_the_table_and_in_the_plot():
     times = {"dense": {2048: 0.1, 4096: 0.4}, "MSA, low overlap": {2048: 0.2, 4096: 0.1}}
-    time, speed = crossover_figures(times, {2048: 0.5, 4096: 5.0, 9: 9.0})
+    time, speed = crossover_figures(times, {2048: 0.5, 4096: 5.0, 9: 9.0}, dtype="float32")
     assert time.rows == (
         ("2,048", "100 ms", "200 ms", "0.50", "0.50"),
         ("4,096", "400 ms", "100 ms", "4.00", "5.00"),
@@ -58,7 +59,7 @@ def test_speed_up_and_limit_are_in_the_table_and_in_the_plot():
 
 def test_a_limit_that_is_not_recorded_is_said():
     times = {"dense": {2048: 0.1}, "MSA, low overlap": {2048: 0.2}}
-    _, speed = crossover_figures(times, None)
+    _, speed = crossover_figures(times, None, dtype="float32")
     assert "not recorded" in speed.caption
     assert speed.rows == (("2,048", "100 ms", "200 ms", "0.50", "n/a"),)
 

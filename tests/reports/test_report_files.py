@@ -93,8 +93,8 @@ def test_the_page_says_first_what_matters(make_run, mixed):
     assert re.findall(r"<figcaption>([^<]+)", text)[-4:] == [
         "Recall against budget",
         "Perplexity against budget",
-        "Crossover: time of dense and MSA prefill",
-        "Speed-up over dense",
+        "Crossover: time of dense and MSA prefill, float32",
+        "Speed-up over dense, float32",
     ]
     for fact in ("c88a3a3f", "6a9f17f0", "msa.fast 0.1.0 sha256:head", "some cpu", "2.13.0"):
         assert fact in text
@@ -205,9 +205,21 @@ def test_two_thousand_series_make_a_page_of_bearable_weight(make_run, make_serie
         )
         for i in range(2000)
     ]  # fmt: skip
-    paths = write_report(make_run(series))
+    paths = write_report(make_run(series, pairs=1))
     assert paths.html.stat().st_size < 6_000_000
     assert len(paths.markdown.read_text(encoding="utf-8")) < 60_000
     text = paths.html.read_text(encoding="utf-8")
     assert text.count(' data-verdict="') == 2000
     assert "more are in the tables below" in text
+
+
+def test_a_comparison_of_equals_is_headed_as_a_self_test(make_run, mixed):
+    run = make_run(mixed)
+    path = run / "run.json"
+    header = json.loads(path.read_text(encoding="utf-8"))
+    paths = write_report(run)
+    assert "self-test" not in paths.html.read_text(encoding="utf-8")
+    header["subjects"]["head"] = header["subjects"]["base"]
+    path.write_text(json.dumps(header), encoding="utf-8")
+    for path in (write_report(run).html, paths.markdown):
+        assert "self-test: nothing compared" in path.read_text(encoding="utf-8")

@@ -122,3 +122,17 @@ def test_every_verdict_has_a_look_of_its_own():
 def test_nothing_measured_is_an_error_in_words():
     text = _printed(Outcome(Verdict.ERROR, ()))
     assert text == "ERROR: nothing was measured, which is never a pass\n"
+
+
+def test_what_is_only_recorded_is_not_a_complaint(make_series):
+    series = make_series(verdict=Verdict.NO_SIGNAL, method="report", note="recorded")
+    text = _printed(Outcome(Verdict.PASS, (make_series(name="a"), series)))
+    assert "1 PASS, 1 RECORDED." in text
+    assert "why:" not in text
+    assert "without signal" not in text
+
+
+def test_a_series_measured_alone_has_no_base_to_show(make_series):
+    series = make_series(base=None, effect=None, low=None, high=None, verdict=Verdict.NEW)
+    text = _printed(Outcome(Verdict.PASS, (series,)), width=80)
+    assert "    head 0.444 s (lower is better)" in text
