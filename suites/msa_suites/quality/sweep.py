@@ -144,15 +144,17 @@ def _measure(
     found = dict(score_requests(model, [request(i) for i in texts], share=False))
     nll = -sum(score.log_likelihood for score in found.values())
     perplexity = math.exp(nll / sum(len(item.answer) for item in texts))
+    recall = sum(hits) / len(hits)
     low, high = wilson(sum(hits), len(hits))
     return SweepRow(
         scorer=scorer,
         budget=budget,
         perplexity=perplexity,
         perplexity_change=perplexity / dense.perplexity - 1 if dense else 0.0,
-        recall=sum(hits) / len(hits),
-        recall_low=low,
-        recall_high=high,
+        recall=recall,
+        # Rounding may put a bound of 0 or 1 a little inside.
+        recall_low=min(low, recall),
+        recall_high=max(high, recall),
         n=len(hits),
     )
 

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from msa_suites.models.loading import load_model
+
+
+@pytest.fixture
+def copy(tiny_model_dir, tmp_path):
+    return shutil.copytree(tiny_model_dir, tmp_path / "copy")
+
+
+def rewrite(directory, change):
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_a_whole_model_loads(copy):
+    model, tokenizer = load_model(str(copy), dtype="bfloat16")
+    assert str(model.dtype) == "torch.bfloat16"
+    assert not model.training
+    assert tokenizer.encode("ab") == [97, 98]
+
+
+@pytest.mark.parametrize("path", ["/no/such/place", "./nothing", "nothing"])
+def test_a_missing_directory_is_named(path):
+    with pytest.raises(FileNotFoundError, match=f"wanted a model directory, got .*{path[-5:]}"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name.replace("model", "")):
+        load_model(str(copy))
+
+
+def test_a_broken_config_is_named(copy):
+    (copy / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"wanted JSON in config\.json"):
+        load_model(str(copy))
+
+
+def test_truncated_weights_are_refused(copy):
+    path = copy / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="wanted a whole model"):
+        load_model(str(copy))
+
+
+def test_missing_weights_are_refused(copy):
+    rewrite(copy, lambda tensors: tensors.pop("model.layers.1.self_attn.q_proj.weight"))
+    with pytest.raises(ValueError, match=r"missing_keys.*layers\.1\.self_attn\.q_proj\.weight"):
+        load_model(str(copy))
+
+
+def test_weights_of_another_shape_are_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
+    with pytest.raises(ValueError, match="wanted"):
+        load_model(str(copy))
+
+
+def test_unknown_dtype_lists_the_known_ones(copy):
+    with pytest.raises(ValueError, match=r"dtype: wanted one of float32, .* got 'int8'"):
+        load_model(str(copy), dtype="int8")
