@@ -113,7 +113,8 @@ def _verdict(series: Series, first: Interval | None, adjusted: float, mode: Mode
         if suspect:
             return _numbers(series, first, Verdict.REGRESSION, note)
         return _numbers(series, first, _by_bounds(first, tau, margin), note)
-    if suspect or confirmed is not None:
+    # A series that was sent to confirmation stays there when Holm's family changes.
+    if suspect or (confirmed is not None and first.low > tau):
         if confirmed is None or confirmed.n < gate.pairs:
             seen = 0 if confirmed is None else confirmed.n
             note = f"slower; to be confirmed by fresh pairs ({seen} of {gate.pairs})"
@@ -136,7 +137,7 @@ def _after_confirmation(series: Series, first: Interval, confirmed: Interval) ->
     gate = series.gate
     tau, margin = math.log1p(gate.threshold), math.log1p(gate.margin)
     seen = f"first set {math.expm1(first.estimate):+.1%} over {first.n} pairs"
-    if confirmed.low > tau and first.low > tau:
+    if confirmed.low > tau:
         note = f"confirmed by {confirmed.n} fresh pairs; {seen}"
         return _numbers(series, confirmed, Verdict.REGRESSION, note)
     note = f"{seen}, not confirmed by {confirmed.n} fresh pairs, which are judged alone"

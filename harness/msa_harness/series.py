@@ -11,6 +11,8 @@ from msa_harness.samples import ERROR, INVALID, WRONG, Sample
 from msa_harness.verdicts import SeriesVerdict, Verdict
 
 Mode = Literal["paired", "unpaired", "alone"]
+Side = Literal["base", "head"]
+_SIDES: tuple[Side, Side] = ("head", "base")
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class Series:
         """Samples of both subjects."""
         return [*self.base.values(), *self.head.values()]
 
-    def values(self, subject: Literal["base", "head"]) -> dict[str, float]:
+    def values(self, subject: Side) -> dict[str, float]:
         """Item to value, missing ones left out."""
         samples = self.base if subject == "base" else self.head
         return {item: s.value for item, s in samples.items() if s.value is not None}
@@ -46,7 +48,7 @@ class Series:
         """Cluster of each item."""
         return [self.base[item].cluster or self.head[item].cluster for item in items]
 
-    def flagged(self, subject: Literal["base", "head"], prefix: str) -> list[Sample]:
+    def flagged(self, subject: Side, prefix: str) -> list[Sample]:
         """Samples of a subject whose detail begins with a prefix."""
         samples = self.base if subject == "base" else self.head
         return [s for s in samples.values() if s.value is None and s.detail.startswith(prefix)]
@@ -107,10 +109,10 @@ def screen(series: Series, mode: Mode) -> SeriesVerdict | None:
     if wrong := series.flagged("head", WRONG):
         also = "; so does base" if series.flagged("base", WRONG) else ""
         return verdict(Verdict.REGRESSION, f"head answers wrongly: {shown(wrong)}{also}")
-    for subject in ("head", "base"):
+    for subject in _SIDES:
         if broken := series.flagged(subject, ERROR):
             return verdict(Verdict.ERROR, f"{subject} could not be measured: {shown(broken)}")
-    for subject in ("head", "base"):
+    for subject in _SIDES:
         if void := series.flagged(subject, INVALID):
             return verdict(Verdict.INVALID, f"{subject}: {shown(void)}")
     if wrong := series.flagged("base", WRONG):

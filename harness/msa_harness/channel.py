@@ -1,0 +1,238 @@
+"""The private pipe to a worker process: starting, frames, deadlines, and plain words on failure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msa_harness import protocol
+from msa_harness.subjects import Subject
+
+HARNESS = Path(__file__).resolve().parent.parent
+_STDERR_CHARACTERS = 4000
+
+
+class WorkerError(RuntimeError):
+    """The subject's process did not do what it was asked."""
+
+
+class WorkerTimeoutError(WorkerError):
+    """It did not answer in time and was killed, with all its children."""
+
+
+class WorkerCrashedError(WorkerError):
+    """It ended without an answer."""
+
+
+class CallFailedError(WorkerError):
+    """The code under test raised; the worker lives on.
+
+    Attributes:
+        kind: "raised", "mutated" (it wrote into its inputs) or "output" (it returned what cannot be
+            checked).
+        type: Name of the exception.
+        message: Its text.
+        traceback: End of its traceback.
+    """
+
+    def __init__(self, who: str, reply: Mapping[str, Any]) -> None:
+        self.kind = str(reply["kind"])
+        self.type = str(reply["type"])
+        self.message = str(reply["message"])
+        self.traceback = str(reply["traceback"])
+        super().__init__(f"{who}: {self.type}: {self.message}")
+
+
+class Channel:
+    """A worker process and the two pipes to it.
+
+    Attributes:
+        who: "worker of head", for messages.
+        start_seconds: From the start of the process until it answered.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        threads: int,
+        judge_paths: Sequence[Path],
+        device: str,
+        timeout: float,
+    ) -> None:
+        """Start the process and wait until it answers.
+
+        Raises:
+            WorkerError: It did not start; the text has the end of its stderr.
+        """
+        self.who = f"worker of {subject.label}"
+        self._subject = subject
+        self._number = 0
+        self._limit = timeout  # of the request under way, for messages
+        self._tail: deque[bytes] = deque(maxlen=64)
+        self._directory = tempfile.TemporaryDirectory(prefix="msa-worker-")
+        began = time.perf_counter()
+        self._process, self._send, self._receive = self._start(threads, judge_paths, device)
+        self._reader = threading.Thread(target=self._drain, daemon=True)
+        self._reader.start()
+        try:
+            hello = self._read(began + timeout, "start")
+            if hello.get("protocol") != protocol.VERSION:
+                raise WorkerError(
+                    f"{self.who}: wanted protocol {protocol.VERSION}, got {hello.get('protocol')}"
+                )
+        except BaseException:
+            self.close()
+            raise
+        self.start_seconds = time.perf_counter() - began
+
+    def ask(self, op: str, request: Mapping[str, object], timeout: float) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Raises:
+            CallFailedError: The code under test raised.
+            WorkerTimeoutError: No answer in time.
+            WorkerCrashedError: The process ended.
+        """
+        if self._send < 0:
+            raise WorkerError(f"{self.who}: wanted an open worker, got a closed one")
+        self._number += 1
+        self._limit = timeout
+        deadline = time.perf_counter() + timeout
+        frame = protocol.encode({"op": op, "id": self._number, **request})
+        self._write(frame, deadline, op)
+        reply = self._read(deadline, op)
+        if reply.get("id") != self._number:
+            self.close()
+            raise WorkerError(f"{self.who}: wanted answer {self._number}, got {reply.get('id')}")
+        if not reply["ok"]:
+            raise CallFailedError(self.who, reply)
+        return reply
+
+    def close(self) -> None:
+        """End the process and all its children. May be called twice."""
+        for pipe in (self._send, self._receive):
+            if pipe >= 0:
+                os.close(pipe)
+        self._send = self._receive = -1
+        # The group is its own session: children the subject left behind go too.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join(timeout=5)
+        if self._process.stderr is not None and not self._reader.is_alive():
+            self._process.stderr.close()
+        self._directory.cleanup()
+
+    def _start(
+        self, threads: int, judge_paths: Sequence[Path], device: str
+    ) -> tuple[subprocess.Popen[bytes], int, int]:
+        theirs, send = os.pipe()
+        receive, answers = os.pipe()
+        roots = [HARNESS, *judge_paths, *self._subject.roots]
+        environment = {
+            **{name: text for name, text in os.environ.items() if name != "PYTHONHOME"},
+            "PYTHONPATH": os.pathsep.join(str(Path(root).resolve()) for root in roots),
+            "PYTHONDONTWRITEBYTECODE": "1",  # nothing is written into anybody's checkout
+            "PYTHONHASHSEED": "0",
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+        }
+        command = [self._subject.python, "-P", "-m", "msa_harness.worker"]
+        command += [str(theirs), str(answers), str(os.getpid()), str(threads), device]
+        try:
+            process = subprocess.Popen(
+                command,
+                pass_fds=(theirs, answers),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd=self._directory.name,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(send)
+            os.close(receive)
+            self._directory.cleanup()
+            raise WorkerError(
+                f"{self.who}: wanted to start {self._subject.python}, got {error.strerror}"
+            ) from error
+        finally:
+            os.close(theirs)
+            os.close(answers)
+        os.set_blocking(send, False)
+        os.set_blocking(receive, False)
+        return process, send, receive
+
+    def _drain(self) -> None:
+        """Keep the end of stderr, and never let the subject block on it."""
+        stream = self._process.stderr
+        while stream is not None and (data := os.read(stream.fileno(), 65536)):
+            self._tail.append(data)
+
+    def _stderr(self) -> str:
+        self._reader.join(timeout=1)
+        return b"".join(list(self._tail)).decode(errors="replace")[-_STDERR_CHARACTERS:].strip()
+
+    def _wait(self, pipe: int, event: int, deadline: float, op: str) -> None:
+        poll = select.poll()
+        poll.register(pipe, event)
+        left = deadline - time.perf_counter()
+        if left <= 0 or not poll.poll(left * 1000):
+            self.close()
+            raise WorkerTimeoutError(
+                f"{self.who}: {op} took longer than {self._limit:g} s and was killed"
+            )
+
+    def _write(self, frame: memoryview, deadline: float, op: str) -> None:
+        left = frame
+        while left:
+            self._wait(self._send, select.POLLOUT, deadline, op)
+            try:
+                left = left[os.write(self._send, left) :]
+            except BrokenPipeError as error:
+                raise self._crashed(op) from error
+
+    def _read(self, deadline: float, op: str) -> dict[str, Any]:
+        header = self._read_exactly(protocol.HEADER.size, deadline, op)
+        try:
+            length = protocol.frame_length(header)
+        except ValueError as error:
+            self.close()
+            raise WorkerError(f"{self.who}: {error}") from error
+        return protocol.decode(self._read_exactly(length, deadline, op))
+
+    def _read_exactly(self, size: int, deadline: float, op: str) -> bytearray:
+        data = bytearray(size)
+        view, have = memoryview(data), 0
+        while have < size:
+            self._wait(self._receive, select.POLLIN, deadline, op)
+            count = os.readv(self._receive, [view[have:]])
+            if count == 0:
+                raise self._crashed(op)
+            have += count
+        return data
+
+    def _crashed(self, op: str) -> WorkerCrashedError:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            code = 0  # it closed its pipe and goes on; close() ends it
+        how = f"exit status {code}"
+        if code < 0:
+            how = f"signal {signal.Signals(-code).name}"
+        stderr = self._stderr()
+        self.close()
+        text = f"; its stderr ends:\n{stderr}" if stderr else ""
+        return WorkerCrashedError(f"{self.who}: {op} ended the process with {how}{text}")

@@ -1,0 +1,233 @@
+"""The judge's side of a worker: starts it, asks it, and says plainly how it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from msa_harness.channel import (
+    CallFailedError,
+    Channel,
+    WorkerCrashedError,
+    WorkerError,
+    WorkerTimeoutError,
+)
+from msa_harness.protocol import Tree
+from msa_harness.subjects import Subject
+
+__all__ = [
+    "CallFailedError",
+    "Timing",
+    "Worker",
+    "WorkerCrashedError",
+    "WorkerError",
+    "WorkerTimeoutError",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Answer to a timing request.
+
+    Attributes:
+        seconds: Of each call, warm-up left out.
+        output: What the last call returned; None unless it was asked for.
+        index: Input set of the last call.
+        scale: Factor on the varied tensors of the last call.
+    """
+
+    seconds: tuple[float, ...]
+    output: Tree = None
+    index: int = 0
+    scale: float = 1.0
+
+
+class Worker:
+    """A process with the code of one subject. A context manager.
+
+    The import path is: the harness, then `judge_paths`, then the subject's roots, then what its
+    python has installed. The thread that starts a worker must outlive it: the kernel ends the
+    worker with that thread.
+
+    Attributes:
+        subject: Whose code it runs.
+        start_seconds: From the start of the process until it answered.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        threads: int = 1,
+        judge_paths: Sequence[Path] = (),
+        device: str = "cpu",
+        timeout: float = 600.0,
+    ) -> None:
+        """Start the process and wait until it answers.
+
+        Args:
+            subject: Whose code it runs.
+            threads: torch's thread count in it.
+            judge_paths: More directories of the judge to import from.
+            device: Where tensors are put, "cpu" or "cuda".
+            timeout: Seconds for each request that does not say otherwise, and for the start.
+
+        Raises:
+            WorkerError: It did not start; the text has the end of its stderr.
+        """
+        if threads < 1:
+            raise ValueError(f"threads: wanted at least 1, got {threads}")
+        self.subject = subject
+        self._timeout = timeout
+        self._channel = Channel(
+            subject, threads=threads, judge_paths=judge_paths, device=device, timeout=timeout
+        )
+        self.start_seconds = self._channel.start_seconds
+
+    def load(
+        self,
+        handle: str,
+        target: str,
+        args: Sequence[object] | None = None,
+        kwargs: Mapping[str, object] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> tuple[str, ...]:
+        """Import "module:attribute" and keep it; with args or kwargs, call it and keep the result.
+
+        Returns:
+            Its public attributes.
+        """
+        build = args is not None or kwargs is not None
+        request = {"handle": handle, "target": target, "build": build}
+        request |= {"args": list(args or ()), "kwargs": dict(kwargs or {})}
+        return tuple(self._ask("load", request, timeout)["operations"])
+
+    def put(
+        self,
+        handle: str,
+        sets: Sequence[Mapping[str, object]],
+        *,
+        vary: Sequence[str] = (),
+        seed: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        """Keep sets of inputs, `{"args": [...], "kwargs": {...}}`, all of one shape.
+
+        Args:
+            handle: Name for later requests.
+            sets: Handed out in turn.
+            vary: Floating tensors (position "0", or keyword) that are multiplied with a fresh
+                random factor before each call.
+            seed: Of these factors.
+            timeout: Seconds.
+        """
+        whole = [
+            {"args": list(one.get("args", ())), "kwargs": dict(one.get("kwargs", {}))}  # type: ignore[call-overload]  # plain trees
+            for one in sets
+        ]
+        request = {"handle": handle, "sets": whole, "vary": list(vary), "seed": seed}
+        self._ask("put", request, timeout)
+
+    def drop(self, handle: str) -> None:
+        """Forget an object or inputs."""
+        self._ask("drop", {"handle": handle}, None)
+
+    def call(
+        self,
+        handle: str,
+        operation: str = "",
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+        *,
+        keep: str = "",
+        check_inputs: bool = True,
+        seed: int | None = None,
+        grad: bool = False,
+        timeout: float | None = None,
+    ) -> Tree:
+        """Call an operation of a kept object; "" calls the object itself.
+
+        Args:
+            handle: The object.
+            operation: Attribute path below it.
+            args: Positional arguments; `protocol.ref(handle)` stands for a kept object.
+            kwargs: Keyword arguments.
+            keep: Keep the result under this handle instead of returning it.
+            check_inputs: Fail if the call writes into its input tensors.
+            seed: Seed torch's global generator first.
+            grad: Let autograd record.
+            timeout: Seconds.
+
+        Raises:
+            CallFailedError: It raised, wrote into its inputs, or returned no plain values.
+            WorkerTimeoutError: It did not return in time.
+            WorkerCrashedError: It took the process down.
+        """
+        request: dict[str, object] = {"handle": handle, "operation": operation}
+        request |= {"args": list(args), "kwargs": dict(kwargs or {}), "keep": keep}
+        request |= {"check_inputs": check_inputs, "seed": seed, "grad": grad}
+        return self._ask("call", request, timeout)["output"]
+
+    def time(
+        self,
+        handle: str,
+        operation: str,
+        inputs: str,
+        *,
+        warmup: int = 0,
+        repeats: int = 1,
+        verify: bool = False,
+        grad: bool = False,
+        timeout: float | None = None,
+    ) -> Timing:
+        """Time calls of an operation on kept inputs.
+
+        With `verify` the last output comes back, and its inputs are checked for writes.
+        """
+        if warmup < 0 or repeats < 1:
+            raise ValueError(f"wanted warmup >= 0 and repeats >= 1, got {warmup} and {repeats}")
+        request: dict[str, object] = {"handle": handle, "operation": operation, "inputs": inputs}
+        request |= {"warmup": warmup, "repeats": repeats, "verify": verify, "grad": grad}
+        reply = self._ask("time", request, timeout)
+        found = {name: reply[name] for name in ("output", "index", "scale") if name in reply}
+        return Timing(tuple(reply["seconds"]), **found)
+
+    def memory(
+        self,
+        handle: str,
+        operation: str,
+        inputs: str,
+        *,
+        grad: bool = False,
+        timeout: float | None = None,
+    ) -> int:
+        """Peak bytes one call allocates above its inputs (see `memory.peak_bytes`)."""
+        request = {"handle": handle, "operation": operation, "inputs": inputs, "grad": grad}
+        return int(self._ask("memory", request, timeout)["bytes"])
+
+    def info(self, modules: Sequence[str] = ()) -> dict[str, Any]:
+        """Python, torch, threads, device, and where named modules came from."""
+        reply = self._ask("info", {"modules": list(modules)}, None)
+        return {name: reply[name] for name in reply if name not in ("ok", "id")}
+
+    def close(self) -> None:
+        """End the process and all its children. May be called twice."""
+        self._channel.close()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _ask(self, op: str, request: Mapping[str, object], timeout: float | None) -> dict[str, Any]:
+        return self._channel.ask(op, request, self._timeout if timeout is None else timeout)

@@ -1,0 +1,240 @@
+"""The subject's process: loads the code under test, calls it, times it, and answers in frames.
+
+Started by `client.Worker` as `python -P -m msa_harness.worker`. It runs in the environment of the
+code under test, which may hold nothing but torch. The clock is taken before any of that code is
+loaded, so replacing `time.perf_counter_ns` does not reach it; the subject's prints go to stderr.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from msa_harness import protocol
+from msa_harness.attestation import module_info
+from msa_harness.inputs import Guard, InputMutatedError, InputSets
+from msa_harness.memory import peak_bytes
+from msa_harness.protocol import Tree
+
+_clock: Callable[[], int] = time.perf_counter_ns
+_sleep: Callable[[float], None] = time.sleep
+# Threads of OpenMP spin for about a millisecond after a parallel region; the other worker's call
+# must not meet them.
+_SETTLE_SECONDS = 0.002
+_TRACEBACK_CHARACTERS = 4000
+
+
+class _OutputError(Exception):
+    """The code under test returned what cannot be checked."""
+
+
+class _Server:
+    """Holds what requests name by handle, and answers them."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._objects: dict[str, Any] = {}
+        self._inputs: dict[str, InputSets] = {}
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, object]:
+        """The reply to one request; what the subject raises becomes part of it."""
+        actions = {
+            "load": self._load,
+            "put": self._put,
+            "call": self._call,
+            "time": self._time,
+            "memory": self._memory,
+            "info": self._info,
+            "drop": self._drop,
+        }
+        try:
+            if request.get("op") not in actions:
+                raise ValueError(f"op: wanted one of {', '.join(actions)}, got {request.get('op')}")
+            return {"ok": True, **actions[request["op"]](request)}
+        except BaseException as error:  # noqa: BLE001 - whatever the subject raises is its answer
+            text = "".join(traceback.format_exception(error))
+            return {
+                "ok": False,
+                "kind": _kind(error),
+                "type": type(error).__name__,
+                "message": str(error),
+                "traceback": text[-_TRACEBACK_CHARACTERS:],
+            }
+
+    def _lookup(self, handle: str) -> Tree:
+        if handle not in self._objects:
+            raise KeyError(f"handle: wanted one of {sorted(self._objects)}, got {handle!r}")
+        return self._objects[handle]
+
+    def _operation(self, request: Mapping[str, Any]) -> Callable[..., object]:
+        target = self._lookup(request["handle"])
+        return _attribute(target, request["operation"])  # type: ignore[no-any-return]  # subject's
+
+    def _arguments(self, request: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        args: Any = protocol.resolved(request.get("args", []), self._lookup)
+        kwargs: Any = protocol.resolved(request.get("kwargs", {}), self._lookup)
+        return list(args), dict(kwargs)
+
+    def _load(self, request: Mapping[str, Any]) -> dict[str, object]:
+        module, _, path = str(request["target"]).partition(":")
+        loaded = _attribute(importlib.import_module(module), path)
+        if request["build"]:
+            args, kwargs = self._arguments(request)
+            loaded = loaded(*args, **kwargs)
+        self._objects[request["handle"]] = loaded
+        gc.collect()
+        gc.freeze()
+        operations = [name for name in dir(loaded) if not name.startswith("_")]
+        return {"type": type(loaded).__name__, "operations": operations}
+
+    def _put(self, request: Mapping[str, Any]) -> dict[str, object]:
+        sets = protocol.resolved(request["sets"], self._lookup)
+        self._inputs[request["handle"]] = InputSets(
+            sets, self._device, request["vary"], request["seed"]
+        )
+        return {"sets": len(self._inputs[request["handle"]])}
+
+    def _drop(self, request: Mapping[str, Any]) -> dict[str, object]:
+        self._inputs.pop(request["handle"], None)
+        self._objects.pop(request["handle"], None)
+        return {}
+
+    def _call(self, request: Mapping[str, Any]) -> dict[str, object]:
+        operation = self._operation(request)
+        args, kwargs = self._arguments(request)
+        if self._device != "cpu":
+            args, kwargs = protocol.moved((args, kwargs), torch.device(self._device))
+        guard = Guard([args, kwargs]) if request["check_inputs"] else None
+        if request["seed"] is not None:
+            torch.manual_seed(request["seed"])
+        with torch.set_grad_enabled(request["grad"]):
+            output = operation(*args, **kwargs)
+        _synchronise()
+        if guard is not None:
+            guard.check()
+        if request["keep"]:
+            self._objects[request["keep"]] = output
+            return {"output": None}
+        return {"output": _checked(output)}
+
+    def _sets(self, request: Mapping[str, Any]) -> InputSets:
+        handle = request["inputs"]
+        if handle not in self._inputs:
+            raise KeyError(f"inputs: wanted one of {sorted(self._inputs)}, got {handle!r}")
+        return self._inputs[handle]
+
+    def _time(self, request: Mapping[str, Any]) -> dict[str, object]:
+        operation, sets = self._operation(request), self._sets(request)
+        seconds: list[float] = []
+        reply: dict[str, object] = {}
+        gc.disable()
+        try:
+            with torch.set_grad_enabled(request["grad"]):
+                for call in range(request["warmup"] + request["repeats"]):
+                    last = call == request["warmup"] + request["repeats"] - 1
+                    fresh = sets.fresh()
+                    whole = [fresh.args, fresh.kwargs]
+                    guard = Guard(whole) if last and request["verify"] else None
+                    _synchronise()
+                    start = _clock()
+                    output = operation(*fresh.args, **fresh.kwargs)
+                    _synchronise()
+                    stop = _clock()
+                    if call >= request["warmup"]:
+                        seconds.append((stop - start) * 1e-9)
+                    sent = _checked(output)
+                    if guard is not None:
+                        guard.check()
+                        reply = {"output": sent, "index": fresh.index, "scale": fresh.scale}
+                    del output, sent
+        finally:
+            gc.enable()
+        if torch.get_num_threads() > 1:
+            _sleep(_SETTLE_SECONDS)
+        return {"seconds": seconds, **reply}
+
+    def _memory(self, request: Mapping[str, Any]) -> dict[str, object]:
+        operation, sets = self._operation(request), self._sets(request)
+        with torch.set_grad_enabled(request["grad"]):
+            for _ in range(2):  # the first call fills caches that stay
+                fresh = sets.fresh()
+                bytes_above = peak_bytes(lambda f=fresh: operation(*f.args, **f.kwargs))  # type: ignore[misc]  # default binds the loop variable
+        return {"bytes": bytes_above}
+
+    def _info(self, request: Mapping[str, Any]) -> dict[str, object]:
+        cuda = torch.cuda.is_available()
+        return {
+            "python": platform.python_version(),
+            "executable": sys.executable,
+            "torch": str(torch.__version__),
+            "threads": torch.get_num_threads(),
+            "pid": os.getpid(),
+            "device": torch.cuda.get_device_name(0) if cuda else "cpu",
+            "modules": {name: module_info(name) for name in request["modules"]},
+        }
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, InputMutatedError):
+        return "mutated"
+    return "output" if isinstance(error, _OutputError) else "raised"
+
+
+def _attribute(target: Tree, path: str) -> Tree:
+    for name in filter(None, path.split(".")):
+        target = getattr(target, name)
+    return target
+
+
+def _checked(output: object) -> object:
+    try:
+        return protocol.plain(output, "output")
+    except TypeError as error:
+        raise _OutputError(str(error)) from error
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel end this process when its parent dies, even inside a call that never ends."""
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serve requests until the pipe is closed."""
+    receive, send, parent, threads = (int(number) for number in arguments[:4])
+    for pipe in (receive, send):
+        os.set_inheritable(pipe, False)
+    os.dup2(2, 1)
+    _die_with(parent)
+    torch.set_num_threads(threads)
+    server = _Server(arguments[4])
+    with open(receive, "rb") as requests, open(send, "wb") as replies:  # noqa: PTH123 - descriptors
+        hello = {"ok": True, "protocol": protocol.VERSION, "pid": os.getpid(), "id": 0}
+        replies.write(protocol.encode(hello))
+        replies.flush()
+        while header := requests.read(protocol.HEADER.size):
+            request = protocol.decode(requests.read(protocol.frame_length(header)))
+            reply = server.answer(request)
+            replies.write(protocol.encode({**reply, "id": request["id"]}))
+            replies.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
