@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from msa_reports.scale import Axis, Scale
 
 WIDTH, HEIGHT = 520, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 14, 12, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 88, 14, 12, 46
 MARKS = ("circle", "square", "triangle", "diamond", "cross", "plus", "ring", "bar")
 
 

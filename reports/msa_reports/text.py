@@ -100,7 +100,7 @@ def share(value: float | None, *, sign: bool = False) -> str:
     percent = 100.0 * value
     digits = ".2g" if 0 < abs(percent) < 0.1 else ".1f" if abs(percent) < 100 else ".0f"
     # No space before the sign: a line may break at a space.
-    if sign:
+    if sign and value:
         return f"{percent:+{digits}}%"
     return f"{percent:{digits}}".removesuffix(".0") + "%"
 
@@ -109,7 +109,7 @@ def signed(value: float | None) -> str:
     """Return ``value`` to three significant digits with its sign."""
     if value is None:
         return NOT_MEASURED
-    return f"{value:+.3g}"
+    return f"{value:+.3g}" if value else "0"
 
 
 def plural(count: int, noun: str) -> str:
