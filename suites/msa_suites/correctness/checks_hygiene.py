@@ -36,7 +36,7 @@ def _calls(t: Trial) -> Iterator[tuple[str, Arguments]]:
         if reason := t.subject.why_not(operation, t.case):
             reasons.append(reason)
             continue
-        if operation == "sparse_decode" and not t.case.equal_queries:
+        if operation == "sparse_decode" and not t.case.decode_queries:
             continue
         found = True
         yield operation, _arguments(t, operation)

@@ -169,7 +169,8 @@ def _run(name: str, check: Check, trial: Trial) -> CheckResult:
     except Skipped as outcome:
         status, detail = SKIPPED, str(outcome)
     except Failed as outcome:
-        status, detail = FAILED, f"{name}: {outcome}"
+        text = str(outcome)
+        status, detail = FAILED, text if text.startswith(f"{name}:") else f"{name}: {text}"
     return CheckResult(name, trial.case.name, status, detail, time.perf_counter() - start)
 
 
