@@ -11,8 +11,7 @@ from transformers import DynamicCache, StaticCache
 
 from msa import reference
 from msa.recording import Recorder
-from msa.retrofit import NAME, apply_retrofit, remove_retrofit
-from msa.retrofit_settings import RetrofitSettings
+from msa.retrofit import NAME, RetrofitSettings, apply_retrofit, remove_retrofit
 
 VOCABULARY = 64
 TOLERANCE = 1e-6
