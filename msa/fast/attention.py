@@ -6,13 +6,20 @@ import torch
 from torch import Tensor
 
 from msa import checks
-from msa.fast.portable import attend_rows
-from msa.packing import segments
+from msa.fast import gathered, portable
+from msa.fast.scoring import cut_rows, working_dtype
+from msa.fast.threads import for_each
+from msa.packing import Segment, segments
 
-#: Query rows whose pairs with blocks are held at a time.
-_ROWS = 4096
+#: Fewest and most query rows whose partial sums are held together.
+_FEWEST, _MOST = 2048, 8192
+#: Queries a block's list should hold for efficient products, at the usual budget.
+_LISTED = 8
+#: Query-key pairs below which threads cost more than they bring.
+_WORTH_THREADS = 1 << 19
 
 
+@torch.no_grad()
 def sparse_attention(
     q: Tensor,
     k: Tensor,
@@ -24,7 +31,7 @@ def sparse_attention(
     block: int,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Exact softmax attention over the visible tokens of the selected blocks.
+    """Exact softmax attention over the visible tokens of the selected blocks. Not differentiable.
 
     Args:
         q: ``[Tq, Hq, D]``.
@@ -41,14 +48,73 @@ def sparse_attention(
         with nothing visible gives 0 and -inf.
     """
     checks.check_attention(q, k, v, selection, cu_q, cu_k, block)
-    out = torch.zeros_like(q)
-    lse = q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
+    out = torch.empty_like(q)
+    lse = q.new_empty(q.shape[:2], dtype=torch.float32)
     for s in segments(cu_q, cu_k):
-        keys, values = k[s.k_start : s.k_stop], v[s.k_start : s.k_stop]
-        for start in range(s.q_start, s.q_stop, _ROWS):
-            rows = slice(start, min(start + _ROWS, s.q_stop))
-            first = s.first_position + start - s.q_start
-            out[rows], lse[rows] = attend_rows(
-                q[rows], keys, values, selection[rows], first, block, scale
-            )
+        _attend_segment(s, q, k, v, selection, block, scale, out, lse)
     return out, lse
+
+
+def _attend_segment(
+    s: Segment,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    selection: Tensor,
+    block: int,
+    scale: float,
+    out: Tensor,
+    lse: Tensor,
+) -> None:
+    """One sequence: fills its rows of ``out`` and ``lse``."""
+    groups = k.shape[1]
+    heads = q.shape[1] // groups
+    fused = q.device.type == "cpu" and working_dtype(q) == torch.float32
+    keys, values = (
+        [x[s.k_start : s.k_stop, g] for g in range(groups)] for x in (k, v)
+    )  # [S, D] each
+    dense = _dense_rows(s, selection, block) if fused else 0
+    sources = [
+        gathered.KeyBlocks(key.float(), value.float(), block, scale)
+        for key, value in zip(keys if fused else [], values, strict=False)
+    ]
+
+    def attend_piece(piece: tuple[int, int, int]) -> None:
+        g, start, stop = piece
+        mine = q[start:stop, g * heads : (g + 1) * heads]
+        ids = selection[start:stop, g]
+        first = start - s.q_start + s.first_position
+        result = gathered.attend_rows(mine.float(), sources[g], ids, first) if fused else None
+        if result is None:
+            result = portable.attend_rows(mine, keys[g], values[g], ids, first, block, scale)
+        out[start:stop, g * heads : (g + 1) * heads] = result[0]
+        lse[start:stop, g * heads : (g + 1) * heads] = result[1]
+
+    if dense:
+        rows = slice(s.q_start, s.q_start + dense)
+        for g in range(groups):
+            mine = slice(g * heads, (g + 1) * heads)
+            part, part_lse = gathered.flash(
+                q[None, rows, mine], keys[g][None, :dense], values[g][None, :dense], scale
+            )
+            out[rows, mine], lse[rows, mine] = part[0], part_lse[0]
+    size = min(max(_LISTED * s.k_len // block, _FEWEST), _MOST)
+    cut = [
+        (g, max(start, s.q_start + dense), stop)
+        for start, stop in cut_rows(s, -(-size // block) * block)
+        for g in range(groups)
+        if stop > s.q_start + dense
+    ]
+    spread = fused and s.q_len * selection.shape[2] * block > _WORTH_THREADS
+    for_each(attend_piece, cut, spread=spread)
+
+
+def _dense_rows(s: Segment, selection: Tensor, block: int) -> int:
+    """Leading queries that selected every block they see: plain causal attention."""
+    if s.first_position:
+        return 0
+    ids = selection[s.q_start : min(s.q_start + selection.shape[2] * block, s.q_stop)]
+    local = torch.arange(len(ids), device=ids.device)[:, None] // block
+    seen = ((ids >= 0) & (ids <= local[..., None])).sum(-1)  # [t, Hkv]
+    missing = (seen <= local).any(1).nonzero()
+    return int(missing[0]) if len(missing) else len(ids)

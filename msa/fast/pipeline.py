@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 from msa import checks
-from msa.fast.portable import attend_rows
-from msa.fast.scoring import score_rows
+from msa.fast.attention import sparse_attention
+from msa.fast.scoring import index_keys, score_chunks, score_rows
 from msa.fast.selecting import select_rows
+from msa.fast.threads import for_each
 from msa.packing import segments
 
-#: Queries taken through scores, selection and attention together: bounds the extra memory.
-_ROWS = 2048
-#: Queries scored together.
-_SCORED = 256
+#: Token scores below which threads cost more than they bring.
+_WORTH_THREADS = 1 << 22
 
 
+@torch.no_grad()
 def attend(
     q: Tensor,
     k: Tensor,
@@ -33,9 +33,10 @@ def attend(
     scale: float,
     index_scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """The whole of MSA: scores, selection, attention.
+    """The whole of MSA: scores, selection, attention. Not differentiable.
 
-    Queries pass in chunks, so block scores are never held for all of them.
+    A few hundred queries at a time are scored and ranked, so block scores are never held for all
+    of them.
 
     Args:
         q: ``[Tq, Hq, D]``.
@@ -54,25 +55,82 @@ def attend(
 
     Returns:
         out ``[Tq, Hq, D]`` in q's dtype and the selection int32 ``[Tq, Hkv, topk]``.
+
+    Raises:
+        ValueError: a shape, a length, a budget or a value that cannot be; the message names it.
+        TypeError: a dtype that is not as wanted.
     """
-    selection = torch.full((*q_idx.shape[:2], topk), -1, dtype=torch.int32, device=q_idx.device)
+    for name, x in {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}.items():
+        # A finite sum proves finite terms at a fraction of the cost of looking at each.
+        if not bool(x.sum().isfinite()):
+            checks.require_finite(name, x)
+    selection = select_all(
+        q_idx,
+        k_idx,
+        cu_q=cu_q,
+        cu_k=cu_k,
+        block=block,
+        topk=topk,
+        local_blocks=local_blocks,
+        sink_blocks=sink_blocks,
+        scale=index_scale,
+    )
+    out, _ = sparse_attention(q, k, v, selection, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale)
+    return out, selection
+
+
+@torch.no_grad()
+def select_all(
+    q_idx: Tensor,
+    k_idx: Tensor,
+    *,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    topk: int,
+    local_blocks: int = 1,
+    sink_blocks: int = 0,
+    scale: float,
+) -> Tensor:
+    """``select_blocks(block_scores(...))`` without ever holding all the scores.
+
+    Where every visible block fits in ``topk`` nothing is scored.
+
+    Args:
+        q_idx: index queries ``[Tq, Hkv, Di]``.
+        k_idx: index keys ``[Tk, 1 or Hkv, Di]``.
+        cu_q: int32 ``[B + 1]``.
+        cu_k: int32 ``[B + 1]``.
+        block: tokens per block.
+        topk: blocks kept.
+        local_blocks: newest blocks that are always kept.
+        sink_blocks: first blocks that are always kept.
+        scale: factor on the token scores.
+
+    Returns:
+        int32 ``[Tq, Hkv, topk]``, ascending block ids, then -1.
+    """
     checks.check_index(q_idx, k_idx, cu_q, cu_k, block)
     checks.require_budget(topk, local_blocks, sink_blocks)
-    checks.check_attention(q, k, v, selection, cu_q, cu_k, block)
-    checks.require_all_finite(q=q, k=k, v=v, q_idx=q_idx, k_idx=k_idx)
-    out = torch.empty_like(q)
+    groups = q_idx.shape[1]
+    selection = torch.empty((*q_idx.shape[:2], topk), dtype=torch.int32, device=q_idx.device)
     for s in segments(cu_q, cu_k):
-        keys, values = k[s.k_start : s.k_stop], v[s.k_start : s.k_stop]
-        index_keys = k_idx[s.k_start : s.k_stop]
-        for start in range(s.q_start, s.q_stop, _ROWS):
-            stop = min(start + _ROWS, s.q_stop)
-            for at in range(start, stop, _SCORED):
-                rows = slice(at, min(at + _SCORED, stop))
-                first = s.first_position + at - s.q_start
-                scores = score_rows(q_idx[rows], index_keys, first, block, index_scale)
-                local = torch.arange(first, first + len(scores), device=q.device) // block
-                selection[rows] = select_rows(scores, local, topk, local_blocks, sink_blocks)
-            rows = slice(start, stop)
-            first = s.first_position + start - s.q_start
-            out[rows], _ = attend_rows(q[rows], keys, values, selection[rows], first, block, scale)
-    return out, selection
+        keys = index_keys(k_idx[s.k_start : s.k_stop])
+        offset = s.first_position - s.q_start
+
+        def fill(rows: tuple[int, int], keys: Tensor = keys, offset: int = offset) -> None:
+            start, stop = rows
+            first = start + offset
+            local = torch.arange(first, stop + offset, device=q_idx.device) // block
+            columns = (stop + offset - 1) // block + 1
+            if columns > topk:
+                scores = score_rows(q_idx[start:stop], keys, first, block, scale)
+            else:
+                scores = keys.new_empty((stop - start, groups, columns), dtype=torch.float32)
+            selection[start:stop] = select_rows(scores, local, topk, local_blocks, sink_blocks)
+
+        spread = q_idx.device.type == "cpu" and s.q_len * s.k_len * groups > _WORTH_THREADS
+        # The longest rows first, so that no thread is left with them at the end.
+        chunks = score_chunks(s, groups, block)
+        for_each(fill, reversed(chunks), spread=spread)
+    return selection

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from msa import checks
-from msa.packing import block_columns, count_blocks, segments
+from msa.fast.threads import for_each
+from msa.packing import Segment, block_columns, count_blocks, segments
 
-#: Query rows scored at a time.
-_ROWS = 256
-#: Key blocks scored at a time.
-_BLOCKS = 4
+#: Columns of a score tile (queries times groups) and its elements: a tile stays in the L2 cache.
+_TILE_COLUMNS = 512
+_TILE = 128 * 1024
+#: Token scores below which threads cost more than they bring.
+_WORTH_THREADS = 1 << 22
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -19,10 +21,27 @@ def working_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def score_chunks(segment: Segment, groups: int, block: int) -> list[tuple[int, int]]:
+    """Row ranges ``(start, stop)`` of a segment that are scored together, cut between blocks."""
+    rows = max(_TILE_COLUMNS // groups // block, 1) * block
+    return cut_rows(segment, rows)
+
+
+def cut_rows(segment: Segment, rows: int) -> list[tuple[int, int]]:
+    """Row ranges of a segment whose positions stay between multiples of ``rows``."""
+    offset = segment.q_start - segment.first_position  # row = position + offset
+    first = segment.first_position // rows * rows
+    edges = range(first, segment.k_len if segment.q_len else first, rows)
+    return [
+        (max(at + offset, segment.q_start), min(at + rows + offset, segment.q_stop)) for at in edges
+    ]
+
+
+@torch.no_grad()
 def block_scores(
     q_idx: Tensor, k_idx: Tensor, *, cu_q: Tensor, cu_k: Tensor, block: int, scale: float
 ) -> Tensor:
-    """The best visible token score of every key block.
+    """The best visible token score of every key block. Not differentiable.
 
     Args:
         q_idx: index queries ``[Tq, Hkv, Di]``.
@@ -39,13 +58,22 @@ def block_scores(
     groups, columns = q_idx.shape[1], block_columns(cu_k, block)
     scores = q_idx.new_full((len(q_idx), groups, columns), -torch.inf, dtype=torch.float32)
     for s in segments(cu_q, cu_k):
-        keys = k_idx[s.k_start : s.k_stop]
-        for start in range(s.q_start, s.q_stop, _ROWS):
-            stop = min(start + _ROWS, s.q_stop)
-            first = s.first_position + start - s.q_start
-            rows = score_rows(q_idx[start:stop], keys, first, block, scale)
-            scores[start:stop, :, : rows.shape[2]] = rows
+        keys = index_keys(k_idx[s.k_start : s.k_stop])
+        offset = s.first_position - s.q_start
+
+        def fill(rows: tuple[int, int], keys: Tensor = keys, offset: int = offset) -> None:
+            start, stop = rows
+            part = score_rows(q_idx[start:stop], keys, start + offset, block, scale)
+            scores[start:stop, :, : part.shape[2]] = part
+
+        spread = q_idx.device.type == "cpu" and s.q_len * s.k_len * groups > _WORTH_THREADS
+        for_each(fill, score_chunks(s, groups, block), spread=spread)
     return scores
+
+
+def index_keys(k_idx: Tensor) -> Tensor:
+    """Index keys ``[S, H, Di]`` as ``[H, S, Di]`` in the working dtype, for :func:`score_rows`."""
+    return k_idx.to(working_dtype(k_idx)).transpose(0, 1).contiguous()
 
 
 def score_rows(q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float) -> Tensor:
@@ -53,37 +81,46 @@ def score_rows(q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float
 
     Args:
         q_idx: ``[n, Hkv, Di]``.
-        keys: index keys of the sequence ``[S, 1 or Hkv, Di]``.
+        keys: of the sequence ``[1 or Hkv, S, Di]``, in the working dtype.
         first: position of the first query.
         block: tokens per block.
         scale: factor on the token scores.
 
     Returns:
-        float32 ``[n, Hkv, nb]``, nb the blocks visible to the last query.
+        float32 ``[n, Hkv, nb]``, contiguous, nb the blocks visible to the last query.
     """
     count, groups, dim = q_idx.shape
-    seen = first + count
-    columns = count_blocks(seen, block)
-    work = working_dtype(q_idx)
-    heads = keys.shape[1]
-    position = torch.arange(first, seen, device=q_idx.device)
-    out = q_idx.new_empty((columns, count, groups), dtype=torch.float32)
+    heads = len(keys)
+    columns = count_blocks(first + count, block)
+    best = keys.new_empty((columns, heads, count * (groups // heads)))
     for head in range(heads):
         mine = q_idx if heads == 1 else q_idx[:, head : head + 1]
-        queries = (mine.to(work) * scale).reshape(-1, dim).T.contiguous()  # [Di, n * groups]
-        for b in range(0, columns, _BLOCKS):
-            last = min(b + _BLOCKS, columns)
-            tokens = keys[b * block : min(last * block, seen), head].to(work)
-            tile = (tokens @ queries).view(len(tokens), count, -1)
-            if b * block + len(tokens) > first + 1:
-                key_at = torch.arange(b * block, b * block + len(tokens), device=q_idx.device)
-                tile.masked_fill_((key_at[:, None] > position)[..., None], -torch.inf)
-            spare = (last - b) * block - len(tokens)
-            if spare:
-                tile = torch.nn.functional.pad(tile, (0, 0, 0, 0, 0, spare), value=-torch.inf)
-            best = tile.view(last - b, block, count, -1).amax(1).float()
-            if heads == 1:
-                out[b:last] = best
-            else:
-                out[b:last, :, head] = best[..., 0]
-    return out.permute(1, 2, 0)
+        queries = (mine.to(keys.dtype) * scale).reshape(-1, dim).T.contiguous()  # [Di, n * g]
+        _score_visible(queries, keys[head], (first + 1) // block, block, best[:, head])
+        _score_partly(queries, keys[head], first, count, block, best[:, head])
+    return best.view(columns, heads, count, -1).permute(2, 1, 3, 0).flatten(1, 2).float()
+
+
+def _score_visible(queries: Tensor, keys: Tensor, full: int, block: int, best: Tensor) -> None:
+    """Blocks that every query sees whole: a product and a maximum, no mask."""
+    wide = queries.shape[1]
+    step = max(_TILE // wide // block, 1)
+    tile = queries.new_empty((min(step, full) * block, wide))
+    for b in range(0, full, step):
+        last = min(b + step, full)
+        part = tile[: (last - b) * block]
+        torch.mm(keys[b * block : last * block], queries, out=part)
+        torch.amax(part.view(last - b, block, wide), 1, out=best[b:last])
+
+
+def _score_partly(
+    queries: Tensor, keys: Tensor, first: int, count: int, block: int, best: Tensor
+) -> None:
+    """The newest blocks, of which some queries see a part or nothing."""
+    position = torch.arange(first, first + count, device=keys.device)
+    for b in range((first + 1) // block, len(best)):
+        stop = min((b + 1) * block, first + count)
+        tile = (keys[b * block : stop] @ queries).view(stop - b * block, count, -1)
+        at = torch.arange(b * block, stop, device=keys.device)
+        tile.masked_fill_((at[:, None] > position)[..., None], -torch.inf)
+        best[b] = tile.amax(0).view(-1)

@@ -6,12 +6,16 @@ import torch
 from torch import Tensor
 
 from msa import checks
+from msa.fast.scoring import cut_rows
+from msa.fast.threads import for_each
 from msa.packing import segments
 
-#: Rows ranked at a time: bounds the int64 keys.
-_ROWS = 4096
+#: Rows ranked together, and scores below which threads cost more than they bring.
+_ROWS = 512
+_WORTH_THREADS = 1 << 19
 
 
+@torch.no_grad()
 def select_blocks(
     scores: Tensor,
     *,
@@ -41,14 +45,19 @@ def select_blocks(
     checks.check_selecting(scores, cu_q, cu_k, block, topk, local_blocks, sink_blocks)
     selection = torch.full((*scores.shape[:2], topk), -1, dtype=torch.int32, device=scores.device)
     for s in segments(cu_q, cu_k):
-        for start in range(s.q_start, s.q_stop, _ROWS):
-            stop = min(start + _ROWS, s.q_stop)
-            first = s.first_position + start - s.q_start
-            local = torch.arange(first, first + stop - start, device=scores.device) // block
-            columns = (first + stop - start - 1) // block + 1
+        offset = s.first_position - s.q_start
+
+        def fill(rows: tuple[int, int], offset: int = offset) -> None:
+            start, stop = rows
+            local = torch.arange(start + offset, stop + offset, device=scores.device) // block
+            columns = (stop + offset - 1) // block + 1
             selection[start:stop] = select_rows(
                 scores[start:stop, :, :columns], local, topk, local_blocks, sink_blocks
             )
+
+        size = s.q_len * scores.shape[1] * scores.shape[2]
+        spread = scores.device.type == "cpu" and size > _WORTH_THREADS
+        for_each(fill, cut_rows(s, _ROWS), spread=spread)
     return selection
 
 
@@ -58,8 +67,8 @@ def select_rows(
     """Rank rows whose newest visible block is known.
 
     Args:
-        scores: float32 ``[n, Hkv, nb]``.
-        local: int64 ``[n]``, the block of each query.
+        scores: float32 ``[n, Hkv, nb]``, nb one more than the last of ``local``.
+        local: int64 ``[n]``, the block of each query, ascending.
         topk: blocks kept.
         local_blocks: newest blocks that are always kept.
         sink_blocks: first blocks that are always kept.
@@ -68,20 +77,59 @@ def select_rows(
         int32 ``[n, Hkv, topk]``, ascending block ids, then -1.
     """
     rows, groups, columns = scores.shape
+    kept = min(topk, columns)
+    newest = torch.arange(columns, device=scores.device)  # [nb]
+    mine = local[:, None, None]
+    if columns == kept:
+        best = newest.expand(rows, groups, -1)
+    else:
+        best = _best(scores, local, kept, local_blocks, sink_blocks)
+        # Columns past a row's own block sort behind the visible ones.
+        best = best.where(best <= mine, columns).int().sort(-1).values
+    selection = torch.full((rows, groups, topk), -1, dtype=torch.int32, device=scores.device)
+    selection[..., :kept] = best.where(best <= mine, -1)
+    return selection
+
+
+def _best(scores: Tensor, local: Tensor, kept: int, local_blocks: int, sink_blocks: int) -> Tensor:
+    """Column numbers ``[n, Hkv, kept]`` in any order; ``kept`` below the number of columns.
+
+    The common case is one top-k over floats. Its order among equal values is not defined, so
+    rows where an unusual score or a tie at the edge could matter are ranked again by unique
+    integer keys.
+    """
+    columns = scores.shape[-1]
     ids = torch.arange(columns, device=scores.device)
-    # Adding 0.0 makes -0.0 equal to 0.0; the xor makes integer order the order of the floats.
+    mine = local[:, None]
+    forced = ((ids < sink_blocks) | (ids > mine - local_blocks)) & (ids <= mine)  # [n, nb]
+    hidden = ids > mine
+    # Forced columns stand at the two ends: masks touch only those.
+    recent = max(int(local[0]) - local_blocks + 1, 0)
+    work = scores.clone()
+    for part in (slice(0, sink_blocks), slice(recent, columns)):
+        work[..., part].masked_fill_(forced[:, None, part], torch.inf)
+        work[..., part].masked_fill_(hidden[:, None, part], -torch.inf)
+    values, best = work.topk(kept + 1, dim=-1)
+    seen = (columns - hidden.sum(-1)).clamp_max(kept + 1) - forced.sum(-1)
+    plain = (values.isfinite().sum(-1) == seen[:, None]) & (
+        (values[..., kept - 1] > values[..., kept]) | (mine < kept)
+    )
+    best = best[..., :kept]
+    if not bool(plain.all()):
+        row = (~plain).any(-1).nonzero()[:, 0]
+        best[row] = _best_by_key(scores[row], forced[row], hidden[row], kept)
+    return best
+
+
+def _best_by_key(scores: Tensor, forced: Tensor, hidden: Tensor, kept: int) -> Tensor:
+    """The same by integer keys that cannot tie: the score's order above, the block id below."""
+    columns = scores.shape[-1]
+    ids = torch.arange(columns, device=scores.device)
+    # Adding 0.0 makes -0.0 equal to 0.0; the xor gives integers the order of the floats.
     bits = (scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0).view(
         torch.int32
     )
     rank = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    mine = local[:, None, None]
-    forced = (ids < sink_blocks) | (ids > mine - local_blocks)
-    rank = rank.masked_fill(forced, 0x7FFFFFFF).masked_fill(ids > mine, -0x80000000)
-    # Block ids fill the lower half, so keys are unique and the lower block wins a tie.
+    rank.masked_fill_(forced[:, None], 0x7FFFFFFF).masked_fill_(hidden[:, None], -0x80000000)
     key = (rank.long() << 32) | (columns - 1 - ids)
-    kept = min(topk, columns)
-    best = key.topk(kept, dim=-1).indices
-    best = torch.where(best <= mine, best, columns).sort(-1).values
-    selection = torch.full((rows, groups, topk), -1, dtype=torch.int32, device=scores.device)
-    selection[..., :kept] = torch.where(best < columns, best, -1).int()
-    return selection
+    return key.topk(kept, dim=-1).indices

@@ -1,0 +1,154 @@
+"""Sparse attention on a CPU: a fused call for the local blocks, gathered products for the rest.
+
+A query's own block is always selected and its log-sum-exp L is known first. It then serves as the
+shift of every other softmax term: ``exp(s - L)`` needs no running maximum, a term that underflows
+is negligible beside the local block's own sum of 1, and one that overflows shows as a non-finite
+result, which the caller sends down the careful path. Partials become plain sums.
+
+The shift and the denominator ride in the matrix products as one more column: queries are
+``[q, -L]``, keys ``[k * scale, 1]``, values ``[v, 1]``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from msa.fast.lists import membership, query_lists
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+#: Rows (queries times heads) of a logit tile, so that it stays in the L2 cache.
+_TILE_ROWS = 1024
+#: Logits below this give denormal weights, on which products are many times slower.
+_LOWEST = -87.0
+#: Denominators above this are computed again with a running maximum.
+_HIGHEST = 1e30
+
+
+def flash(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Causal attention of square tiles: ``[b, t, R, D]`` on ``[b, t, D]``, out and LSE likewise."""
+    heads = q.shape[2]
+    wide_k, wide_v = (x[:, None].expand(-1, heads, -1, -1) for x in (k, v))
+    out, lse = _flash(q.transpose(1, 2), wide_k, wide_v, 0.0, True, scale=scale)
+    return out.transpose(1, 2), lse.transpose(1, 2)
+
+
+class KeyBlocks:
+    """Keys and values of one sequence and group, in the layout of the products, made when used.
+
+    Args:
+        keys: float32 ``[S, D]``.
+        values: float32 ``[S, D]``.
+        block: tokens per block.
+        scale: factor on the logits.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, block: int, scale: float) -> None:
+        self.keys, self.values, self.block, self.scale = keys, values, block, scale
+        self._made: dict[int, tuple[Tensor, Tensor, float]] = {}
+
+    def __getitem__(self, b: int) -> tuple[Tensor, Tensor, float]:
+        """Keys ``[D + 1, block]``, values ``[block, D + 1]``, largest norm of a scaled key."""
+        found = self._made.get(b)
+        if found is None:
+            rows = slice(b * self.block, (b + 1) * self.block)
+            dim = self.keys.shape[1]
+            key = self.keys.new_ones((dim + 1, self.block))
+            torch.mul(self.keys[rows].T, self.scale, out=key[:dim])
+            value = self.keys.new_ones((self.block, dim + 1))
+            value[:, :dim] = self.values[rows]
+            found = key, value, float(key[:dim].norm(dim=0).max())
+            self._made[b] = found
+        return found
+
+
+def attend_rows(
+    q: Tensor, blocks: KeyBlocks, selection: Tensor, first: int
+) -> tuple[Tensor, Tensor] | None:
+    """Attention of consecutive queries of one group whose own blocks are all selected.
+
+    Args:
+        q: float32 ``[n, R, D]``, the heads of the group.
+        blocks: keys and values of the group.
+        selection: int32 ``[n, k]``.
+        first: position of the first query.
+
+    Returns:
+        out ``[n, R, D]`` and LSE ``[n, R]``, float32; None where a query did not select its own
+        block or the numbers leave the range of this method.
+    """
+    count, heads, dim = q.shape
+    chosen = membership(selection, first, blocks.block)
+    row = torch.arange(count)
+    own = (first + row) // blocks.block
+    if not bool(chosen[own, row].all()):
+        return None
+    chosen[own, row] = False
+    out, lse = _local(q, blocks, first)
+    acc = q.new_ones((count, heads, dim + 1))  # [v, 1] summed, in units of exp(L)
+    acc[..., :dim] = out
+    queries = torch.empty_like(acc)
+    queries[..., :dim] = q
+    torch.neg(lse, out=queries[..., dim])
+    reach, ceiling = float(q.norm(dim=-1).max()), float(lse.max())
+    wide = heads * (dim + 1)
+    _add_blocks(acc.view(count, wide), queries.view(count, wide), blocks, chosen, reach, ceiling)
+    total = acc[..., dim]
+    out = acc[..., :dim] / total[..., None]
+    if not bool((total < _HIGHEST).all()) or not bool(out.sum().isfinite()):
+        return None
+    return out, lse + total.log()
+
+
+def _add_blocks(
+    acc: Tensor, queries: Tensor, blocks: KeyBlocks, chosen: Tensor, reach: float, ceiling: float
+) -> None:
+    """Add every chosen block's weighted values: ``acc`` and ``queries`` are ``[n, R * (D + 1)]``.
+
+    ``reach`` is the largest norm of a query and ``ceiling`` the largest L: together with the norm
+    of the keys they bound how far a logit can lie below the shift.
+    """
+    wide = acc.shape[1]
+    deep = blocks.keys.shape[1] + 1
+    most = max(_TILE_ROWS * deep // wide, 1)
+    largest = min(most, chosen.shape[1]) * wide // deep
+    tile = acc.new_empty((largest, blocks.block))
+    partial = acc.new_empty((largest, deep))
+    for b, whole in query_lists(chosen):
+        key, value, norm = blocks[b]
+        risky = not reach * norm + ceiling < -_LOWEST
+        for rows in whole.chunk(-(-len(whole) // most)):
+            mine = queries.index_select(0, rows).view(-1, deep)  # [m * R, D + 1]
+            weight = torch.mm(mine, key, out=tile[: len(mine)])
+            if risky:
+                weight.clamp_min_(_LOWEST)
+            weight.exp_()
+            sums = torch.mm(weight, value, out=partial[: len(mine)])
+            acc.index_add_(0, rows, sums.view(-1, wide))
+
+
+def _local(q: Tensor, blocks: KeyBlocks, first: int) -> tuple[Tensor, Tensor]:
+    """Causal attention of every query on its own block: out ``[n, R, D]``, LSE ``[n, R]``."""
+    block, count = blocks.block, len(q)
+    out, lse = torch.empty_like(q), q.new_empty(q.shape[:2])
+    row = 0
+    while row < count:
+        skipped = (first + row) % block
+        start = first + row - skipped  # of the block
+        whole = 0 if skipped else (count - row) // block
+        taken = whole * block or min(block - skipped, count - row)
+        tiles, size = (whole, block) if whole else (1, skipped + taken)
+        mine = q[row : row + taken]
+        if skipped:
+            # The fused mask starts at the tile's corner: stand-ins for the queries before.
+            mine = torch.cat([mine.new_zeros((skipped, *mine.shape[1:])), mine])
+        key, value = (
+            x[start : start + tiles * size].view(tiles, size, -1)
+            for x in (blocks.keys, blocks.values)
+        )
+        part, part_lse = flash(mine.view(tiles, size, *q.shape[1:]), key, value, blocks.scale)
+        out[row : row + taken] = part.flatten(0, 1)[skipped:]
+        lse[row : row + taken] = part_lse.flatten(0, 1)[skipped:]
+        row += taken
+    return out, lse

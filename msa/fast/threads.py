@@ -1,0 +1,49 @@
+"""Independent pieces of work on as many threads as PyTorch may use.
+
+Small matrix products gain little from threads inside each operation: every operation would wait
+for the slowest core, and the passes between the products would not overlap with them. Whole
+pieces on one thread each do overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+
+
+def for_each(work: Callable[[Item], None], items: Iterable[Item], *, spread: bool) -> None:
+    """Call ``work`` on every item, in any order.
+
+    Args:
+        work: writes its result where no other item writes.
+        items: the pieces.
+        spread: use threads; False runs the pieces in turn, and so does a PyTorch that is
+            limited to one thread.
+
+    Raises:
+        Exception: the first one that ``work`` raised.
+    """
+    pieces = list(items)
+    threads = min(torch.get_num_threads(), len(pieces))
+    if not spread or threads < 2:
+        for piece in pieces:
+            work(piece)
+        return
+    allowed = torch.get_num_threads()
+
+    def run(piece: Item) -> None:
+        with torch.no_grad():  # the mode belongs to a thread
+            work(piece)
+
+    try:
+        # The setting holds for the thread that makes it; new threads inherit the latest one.
+        with ThreadPoolExecutor(threads, "msa", torch.set_num_threads, (1,)) as pool:
+            for _ in pool.map(run, pieces):
+                pass
+    finally:
+        torch.set_num_threads(allowed)
