@@ -7,6 +7,7 @@ is reached through its public functions, and only when called: there it is the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from msa_suites.models.attention import MsaSettings
@@ -72,10 +73,8 @@ def evaluate(
     if "msa" in attentions:
         check_contexts(tasks, profile=profile, budget=chosen.budget)
 
-    from msa_suites.models.lm import MsaLM
-
     with quiet():
-        model = MsaLM(model_dir, attention="dense", device=device, dtype=dtype)
+        model = _load(model_dir, device, dtype)
     rows = []
     for attention in attentions:
         model.attend(attention, chosen)
@@ -85,6 +84,14 @@ def evaluate(
             if on_task is not None:
                 on_task(task, attention)
     return rows
+
+
+@lru_cache(maxsize=1)
+def _load(model_dir: str, device: str, dtype: str) -> Any:  # noqa: ANN401 - lm-eval has no types
+    """The model of the last call, kept: a run evaluates task by task on one weight load."""
+    from msa_suites.models.lm import MsaLM
+
+    return MsaLM(model_dir, attention="dense", device=device, dtype=dtype)
 
 
 def run_task(

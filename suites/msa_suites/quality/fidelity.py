@@ -2,14 +2,13 @@
 
 On held-out text: Kullback-Leibler divergence of the next-byte distributions, agreement of the
 likeliest byte, the share of the oracle's blocks and of the true attention mass that the selection
-keeps. On random tensors: the mass kept where attention is concentrated and where it is white noise,
-the two regimes between which real attention lies.
+keeps; and the mass it keeps on random tensors (:mod:`msa_suites.quality.regimes`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,11 @@ from torch import Tensor
 from msa_suites.models.attention import MsaSettings, Network, use_dense, use_msa
 from msa_suites.quality.errors import QualityInvalid
 from msa_suites.quality.items import load_items
+from msa_suites.quality.regimes import mass_on_random_tensors
 
-TASK = "msa_fidelity"
+TASK = "fidelity"
 #: Positions of each text whose selection is compared with the oracle's.
 RECORDED = 256
-#: The shapes of the paper's budget: 16 blocks of 128 tokens.
-PAPER_BLOCK, PAPER_BUDGETS = 128, (16, 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,10 @@ def measure_fidelity(
     dtype: str = "float32",
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of :class:`Fidelity` for every text of ``msa_perplexity``; arguments as ``evaluate``.
+    """Rows of :class:`Fidelity` for every text of ``msa_perplexity``, then of the two regimes.
+
+    Arguments and shape of the rows as in :func:`msa_suites.quality.evaluate.evaluate`; the mass
+    kept on random tensors has the metrics ``mass_<regime>_<budget>`` and a seed for an item.
 
     Raises:
         QualityInvalid: a text does not exceed topk * block.
@@ -124,122 +125,13 @@ def measure_fidelity(
         values = {"kl": found.kl, "agreement": found.agreement, "mass": found.mass}
         if found.blocks is not None:
             values["blocks"] = found.blocks
-        rows += [
-            {
-                "task": TASK,
-                "metric": metric,
-                "attention": "msa",
-                "item": item.hash,
-                "cluster": item.cluster,
-                "value": value,
-            }
-            for metric, value in values.items()
-        ]
+        rows += [_row(name, item.hash, item.cluster, value) for name, value in values.items()]
+    for drawn in mass_on_random_tensors(chosen.implementation, device=device):
+        name = f"mass_{drawn.regime}_{drawn.topk}"
+        rows.append(_row(name, f"seed-{drawn.seed}", f"seed-{drawn.seed}", drawn.mass))
     return rows
 
 
-@dataclass(frozen=True, slots=True)
-class MassRecall:
-    """Attention mass kept on random tensors, mean over queries, groups and seeds.
-
-    Attributes:
-        regime: ``concentrated`` or ``white_noise``.
-        topk: blocks kept.
-        mass: share of the true mass in the selected blocks.
-        uniform: the same for randomly chosen blocks.
-        error: relative L2 error of the sparse output.
-        spread: half-width of the 95 % interval of ``mass`` over the seeds.
-    """
-
-    regime: str
-    topk: int
-    mass: float
-    uniform: float
-    error: float
-    spread: float
-
-
-def draw_attention(
-    regime: str, *, length: int, dim: int, seed: int, queries: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of one head, float32 ``[queries, 1, dim]`` and ``[length, 1, dim]``.
-
-    ``white_noise``: independent normal numbers. ``concentrated``: keys wander (neighbours are
-    alike, as in text) and each query is a noisy, scaled copy of one earlier key.
-
-    Raises:
-        ValueError: unknown regime.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    values = normal(length, 1, dim)
-    if regime == "white_noise":
-        return normal(queries, 1, dim), normal(length, 1, dim), values
-    if regime != "concentrated":
-        raise ValueError(f"regime: wanted concentrated or white_noise, got {regime!r}")
-    topics = normal(-(-length // 64), dim).repeat_interleave(64, 0)[:length]
-    keys = (0.8 * topics + 0.6 * normal(length, dim))[:, None]
-    wanted = torch.randint(length - queries, (queries,), generator=generator)
-    asked = 2.0 * keys[wanted] + 0.5 * normal(queries, 1, dim)
-    return asked, keys, values
-
-
-def mass_on_random_tensors(
-    implementation: str = "torch",
-    *,
-    regimes: Sequence[str] = ("concentrated", "white_noise"),
-    budgets: Sequence[int] = PAPER_BUDGETS,
-    block: int = PAPER_BLOCK,
-    length: int = 8192,
-    dim: int = 64,
-    queries: int = 64,
-    seeds: Sequence[int] = tuple(range(8)),
-) -> Iterator[MassRecall]:
-    """The selector's share of the true mass in either regime, for the last queries of a context.
-
-    Args:
-        implementation: whose scores, selection and attention are measured.
-        regimes: of :func:`draw_attention`.
-        budgets: blocks kept.
-        block: tokens per block.
-        length: tokens of context.
-        dim: head dim.
-        queries: how many of the last positions ask.
-        seeds: one drawing each.
-    """
-    from msa.packing import cumulative
-    from msa.recall import mass_recall
-    from msa.scorers import find_scorer
-    from msa_kernels import load
-
-    operations: Any = load(implementation)
-    where: dict[str, Any] = {
-        "cu_q": cumulative([queries]),
-        "cu_k": cumulative([length]),
-        "block": block,
-    }
-    for regime in regimes:
-        found: dict[int, list[tuple[float, float, float]]] = {topk: [] for topk in budgets}
-        for seed in seeds:
-            q, k, v = draw_attention(regime, length=length, dim=dim, seed=seed, queries=queries)
-            scale = dim**-0.5
-            mass = find_scorer("oracle")(q, k, **where, scale=scale)
-            scores = operations.block_scores(q, k, **where, scale=scale)
-            chance = find_scorer("random")(q, k, **where, scale=scale, seed=seed)
-            every = operations.select_blocks(scores, **where, topk=-(-length // block))
-            dense = operations.sparse_attention(q, k, v, every, **where, scale=scale)[0]
-            for topk in budgets:
-                kept = operations.select_blocks(scores, **where, topk=topk)
-                drawn = operations.select_blocks(chance, **where, topk=topk)
-                out = operations.sparse_attention(q, k, v, kept, **where, scale=scale)[0]
-                error = float((out - dense).norm() / dense.norm())
-                shares = (mass_recall(mass, s).mean().item() for s in (kept, drawn))
-                found[topk].append((*shares, error))  # type: ignore[arg-type]  # two shares
-        for topk, rows in found.items():
-            table = torch.tensor(rows, dtype=torch.float64)  # [seeds, 3]
-            spread = 1.96 * float(table[:, 0].std()) / math.sqrt(len(rows)) if rows[1:] else 0.0
-            share, uniform, error = table.mean(0).tolist()
-            yield MassRecall(regime, topk, share, uniform, error, spread)
+def _row(metric: str, item: str, cluster: str, value: float) -> dict[str, Any]:
+    row = {"task": TASK, "metric": metric, "item": item, "cluster": cluster}
+    return {**row, "attention": "msa", "value": value}

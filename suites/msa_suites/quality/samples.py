@@ -19,12 +19,12 @@ UNITS = {
 
 
 def series_name(row: Mapping[str, Any]) -> str:
-    """``quality/<task>/<metric>``, or ``quality/<task>/<length>/<metric>`` for ``metric_length``.
+    """``quality/<task>/<metric>``, or ``quality/<task>/<where>/<metric>`` for ``metric_where``.
 
     What dense attention scored, for the signal check, has ``/dense`` behind it.
     """
-    metric, _, length = str(row["metric"]).partition("_")
-    name = "/".join(["quality", row["task"], *([length] if length else []), metric])
+    metric, _, where = str(row["metric"]).partition("_")
+    name = "/".join(["quality", row["task"], *([where] if where else []), metric])
     return f"{name}/dense" if row.get("attention") == "dense" else name
 
 
