@@ -186,6 +186,27 @@ def lowest_local(inputs: Inputs, block: int) -> Inputs:
     return replace(inputs, q_idx=q_idx, k_idx=k_idx.to(inputs.q.dtype))
 
 
+def negative_scores(inputs: Inputs) -> Inputs:
+    """Index vectors whose scores are all negative: a zero that slips in anywhere ranks first."""
+    q_idx, k_idx = inputs.q_idx.abs(), -inputs.k_idx.abs()
+    return replace(inputs, q_idx=q_idx, k_idx=k_idx)
+
+
+def large_logits(inputs: Inputs) -> Inputs:
+    """Logits near +98 and -98 in turn: exp of them overflows or vanishes unless it is shifted."""
+    q, k = inputs.q.clone(), inputs.k.clone()
+    size = round((98 * q.shape[-1] ** 0.5) ** 0.5)
+    k[..., 0] = size
+    q[..., 0] = size * (1 - 2 * (torch.arange(len(q)) % 2))[:, None].to(q.dtype)
+    return replace(inputs, q=q, k=k)
+
+
+def own_keys(inputs: Inputs) -> Inputs:
+    """An index key per group, which ``block_scores`` allows: ``k_idx`` ``[Tk, Hkv, Di]``."""
+    shifted = [inputs.k_idx[:, 0].roll(g, 0) for g in range(inputs.q_idx.shape[1])]
+    return replace(inputs, k_idx=torch.stack(shifted, 1))
+
+
 def poison_unread(inputs: Inputs, selection: Tensor, block: int) -> Inputs:
     """NaN in every key and value that no query of its group reads.
 

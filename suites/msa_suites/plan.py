@@ -144,9 +144,23 @@ def plan_alone(args: argparse.Namespace) -> Plan:
         what = f"working tree at {revision[:10]}" + (", uncommitted changes" if dirty else "")
     roots = (*roots, *_current_folder(args.implementation))
     head = Subject("head", sys.executable, roots, revision, dirty, what)
-    gates = args.gates.read_text() if args.gates else (_own_gates()).read_text()
+    gates = args.gates.read_text() if args.gates else own_gates().read_text()
     paths = judge_paths(with_method=True)
     return Plan({"head": Side(head, args.implementation)}, _installed_judge(), gates, paths)
+
+
+def plan_conformance(args: argparse.Namespace) -> Plan:
+    """The one side of ``conformance``: an implementation here, or in another environment."""
+    python = args.python or sys.executable
+    found = shutil.which(python)
+    if found is None:
+        raise SubjectError(f"--python: wanted a Python interpreter, got {python!r}")
+    if args.path is not None and not Path(args.path).is_dir():
+        raise SubjectError(f"--path: wanted a directory, got {args.path}")
+    roots = (Path(args.path).resolve(),) if args.path else _current_folder(args.implementation)
+    head = Subject("head", found, roots, description=args.implementation)
+    side = Side(head, args.implementation)
+    return Plan({"head": side}, _installed_judge(), "", judge_paths(with_method=True))
 
 
 def _current_folder(implementation: str) -> tuple[Path, ...]:
@@ -154,7 +168,8 @@ def _current_folder(implementation: str) -> tuple[Path, ...]:
     return (Path.cwd(),) if ":" in implementation else ()
 
 
-def _own_gates() -> Path:
+def own_gates() -> Path:
+    """The judge's own gate table."""
     import msa_suites
 
     return Path(msa_suites.__file__).resolve().parent / "gates.toml"

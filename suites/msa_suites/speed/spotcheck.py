@@ -21,9 +21,10 @@ class Pipeline:
     """Inputs of one sequence and the settings of the pipeline.
 
     Attributes:
-        q: ``[T, Hq, D]``; k, v: ``[T, Hkv, D]``; q_idx: ``[T, Hkv, Di]``; k_idx: ``[T, 1, Di]``.
+        q: ``[Tq, Hq, D]``; k, v: ``[T, Hkv, D]``; q_idx: ``[Tq, Hkv, Di]``; k_idx: ``[T, 1, Di]``.
         block: tokens per block.
         topk: blocks kept, the local block among them.
+        value_scale: factor on the values.
     """
 
     q: Tensor
@@ -33,6 +34,11 @@ class Pipeline:
     k_idx: Tensor
     block: int
     topk: int
+    value_scale: float = 1.0
+
+    def position(self, row: int) -> int:
+        """Position of a query row among the keys."""
+        return row + len(self.k) - len(self.q)
 
 
 def sampled_rows(tokens: int, count: int, seed: int) -> list[int]:
@@ -45,7 +51,9 @@ def sampled_rows(tokens: int, count: int, seed: int) -> list[int]:
 def row_scores(inputs: Pipeline, row: int) -> Tensor:
     """Float64 block scores ``[Hkv, row // block + 1]`` of one query."""
     token = torch.einsum(
-        "gd,sd->gs", inputs.q_idx[row].double(), inputs.k_idx[: row + 1, 0].double()
+        "gd,sd->gs",
+        inputs.q_idx[row].double(),
+        inputs.k_idx[: inputs.position(row) + 1, 0].double(),
     )
     parts = token.split(inputs.block, dim=1)
     return torch.stack([part.amax(1) for part in parts], 1)
@@ -53,12 +61,16 @@ def row_scores(inputs: Pipeline, row: int) -> Tensor:
 
 def row_attention(inputs: Pipeline, row: int, group: int, blocks: list[int]) -> Tensor:
     """Float64 attention ``[R, D]`` of one query's heads of ``group`` over ``blocks``."""
+    stop = inputs.position(row) + 1
     tokens = torch.cat(
-        [torch.arange(b * inputs.block, min((b + 1) * inputs.block, row + 1)) for b in blocks]
+        [torch.arange(b * inputs.block, min((b + 1) * inputs.block, stop)) for b in blocks]
     )
     heads = inputs.q.shape[1] // inputs.k.shape[1]
     q = inputs.q[row, group * heads : (group + 1) * heads].double()
-    keys, values = inputs.k[tokens, group].double(), inputs.v[tokens, group].double()
+    keys, values = (
+        inputs.k[tokens, group].double(),
+        inputs.v[tokens, group].double() * inputs.value_scale,
+    )
     return torch.softmax(q @ keys.T * q.shape[-1] ** -0.5, -1) @ values
 
 
@@ -74,12 +86,8 @@ def check_pipeline(inputs: Pipeline, out: Tensor, selection: Tensor | None, rows
     heads = inputs.q.shape[1] // inputs.k.shape[1]
     for row in rows:
         scores = row_scores(inputs, row)
-        kept = min(inputs.topk, scores.shape[1])
-        ranked = scores.clone()
-        ranked[:, -1] = torch.inf
-        best = ranked.topk(kept, dim=1).indices
         for group in range(scores.shape[0]):
-            blocks = sorted(best[group].tolist())
+            blocks = _best(scores[group], inputs.topk)
             if selection is not None:
                 chosen = sorted(b for b in selection[row, group].tolist() if b >= 0)
                 problem = _selection_problem(scores[group], blocks, chosen, inputs, row, group)
@@ -97,15 +105,48 @@ def check_pipeline(inputs: Pipeline, out: Tensor, selection: Tensor | None, rows
     return ""
 
 
+def check_scores(inputs: Pipeline, scores: Tensor, rows: list[int], scale: float) -> str:
+    """What is wrong with ``block_scores``' answer on ``rows``, or an empty text."""
+    for row in rows:
+        want = row_scores(inputs, row) * scale
+        have = scores[row, :, : want.shape[1]].double()
+        error = float((have - want).norm() / want.norm())
+        if not error <= BOUNDS[torch.float32]:
+            return f"row {row}: relative error of the scores {error:.1e}"
+        if bool((scores[row, :, want.shape[1] :] != -torch.inf).any()):
+            return f"row {row}: wanted -inf where a block has no visible token"
+    return ""
+
+
+def check_selection(inputs: Pipeline, selection: Tensor, rows: list[int]) -> str:
+    """What is wrong with ``select_blocks``' answer on ``rows``, or an empty text."""
+    for row in rows:
+        scores = row_scores(inputs, row)
+        for group in range(scores.shape[0]):
+            wanted = _best(scores[group], inputs.topk)
+            chosen = sorted(b for b in selection[row, group].tolist() if b >= 0)
+            problem = _selection_problem(scores[group], wanted, chosen, inputs, row, group)
+            if problem:
+                return f"row {row}, group {group}: {problem}"
+    return ""
+
+
+def _best(scores: Tensor, topk: int) -> list[int]:
+    """The local block and the best of the rest."""
+    ranked = scores.clone()
+    ranked[-1] = torch.inf
+    return sorted(ranked.topk(min(topk, len(scores))).indices.tolist())
+
+
 def _selection_problem(
     scores: Tensor, wanted: list[int], chosen: list[int], inputs: Pipeline, row: int, group: int
 ) -> str:
-    if len(chosen) != len(set(chosen)) or len(chosen) != len(wanted) or chosen[-1] >= len(scores):
+    if len(set(chosen)) != len(wanted) or len(chosen) != len(wanted) or chosen[-1] >= len(scores):
         return f"selection: wanted {len(wanted)} distinct visible blocks, got {chosen}"
     if len(scores) - 1 not in chosen:
         return f"selection: wanted the local block {len(scores) - 1}, got {chosen}"
-    eps = torch.finfo(inputs.q_idx.dtype).eps if inputs.q_idx.dtype is torch.float32 else 1e-6
-    q, k = inputs.q_idx[row, group].double(), inputs.k_idx[: row + 1, 0].double()
+    eps = torch.finfo(torch.float32).eps  # scores are accumulated in float32 for every dtype
+    q, k = inputs.q_idx[row, group].double(), inputs.k_idx[: inputs.position(row) + 1, 0].double()
     slack = 4 * eps * float(q.norm()) * float(k.norm(dim=1).max())
     missed = set(wanted) - set(chosen)
     worst = min((float(scores[b]) for b in chosen if b != len(scores) - 1), default=0.0)

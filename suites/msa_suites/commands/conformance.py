@@ -1,0 +1,79 @@
+"""``msa-bench conformance``: the correctness suite on one implementation."""
+
+from __future__ import annotations
+
+import argparse
+
+from msa_suites.commands import options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_implementation(parser)
+    options.add_profile(parser)
+    options.add_device(parser)
+    parser.add_argument(
+        "--check", action="append", metavar="NAME", help="only this check (repeatable)"
+    )
+    parser.add_argument(
+        "--cases", type=options.Path, metavar="FILE", help="own shapes as JSON lines"
+    )
+    parser.add_argument("--python", metavar="PYTHON", help="interpreter that has it")
+    parser.add_argument("--path", metavar="DIR", help="folder to import it from")
+    parser.add_argument("--threads", type=options.positive, default=options.default_threads())
+    parser.add_argument(
+        "--timeout", type=options.positive, default=120, metavar="SECONDS", help="of one call"
+    )
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from msa_suites import runner
+    from msa_suites.cases import load_cases
+    from msa_suites.correctness.run import conforms, to_document
+    from msa_suites.correctness.suite import check_side
+    from msa_suites.plan import plan_conformance
+    from msa_suites.session import Session
+
+    plan = plan_conformance(args)
+    with runner.progress("conformance", options.stderr_console()) as say:
+        session = Session(
+            sides=plan.sides,
+            profile=args.profile,
+            device=args.device,
+            threads=args.threads,
+            timeout=args.timeout,
+            cases=tuple(load_cases(args.cases)) if args.cases else None,
+            judge_paths=plan.judge_paths,
+            say=say,
+        )
+        results = list(check_side(session, "head", only=tuple(args.check or ())))
+    document = to_document(
+        results, implementation=args.implementation, more={"ran": session.ran("head")}
+    )
+    if args.json:
+        options.print_json(document)
+    else:
+        _print(document)
+    return 0 if conforms(results) else 1
+
+
+def _print(document: dict[str, object]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    failures, skips = document["failures"], document["skips"]
+    assert isinstance(failures, list)
+    assert isinstance(skips, list)
+    for failure in failures:
+        console.print(
+            f"FAILED {failure['check']} [{failure['case']}]\n    {failure['detail']}", markup=False
+        )
+    reasons: dict[str, int] = {}
+    for skip in skips:
+        reasons[skip["detail"]] = reasons.get(skip["detail"], 0) + 1
+    for reason, count in reasons.items():
+        console.print(f"skipped {count}: {reason}", markup=False)
+    console.print(f"{document['implementation']}: {document['ran']}", markup=False)
+    console.print(
+        f"{document['passed']} passed, {document['failed']} failed, {document['skipped']} skipped"
+    )

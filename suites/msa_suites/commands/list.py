@@ -1,0 +1,120 @@
+"""``msa-bench list``: what there is, and why something cannot run here."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from msa_suites.commands import options
+
+Rows = list[dict[str, str]]
+
+
+def _implementations() -> Rows:
+    import msa_kernels
+
+    return [
+        {
+            "name": row.name,
+            "what": f"{row.where}: {', '.join(row.operations)}" if row.operations else row.where,
+            "unavailable": row.unavailable,
+        }
+        for row in msa_kernels.describe()
+    ]
+
+
+def _scorers() -> Rows:
+    from msa.scorers import SCORERS
+
+    return [{"name": name, "what": _summary(scorer)} for name, scorer in SCORERS.items()]
+
+
+def _suites() -> Rows:
+    import importlib
+
+    from msa_suites import SUITES
+
+    return [
+        {"name": name, "what": _summary(importlib.import_module(module))}
+        for name, module in SUITES.items()
+    ]
+
+
+def _tasks() -> Rows:
+    from msa_suites.quality.items import TASKS, load_items
+
+    return [
+        {"name": task, "what": f"{len(load_items(task))} items in the quick profile"}
+        for task in TASKS
+    ]
+
+
+def _metrics() -> Rows:
+    from msa_suites.plan import own_gates
+    from msa_suites.runner import parse_gates
+
+    table = parse_gates(own_gates().read_text())
+    return [
+        {
+            "name": gate.series,
+            "what": f"{gate.method}, {gate.direction} is better, "
+            f"threshold {gate.threshold:g}, margin {gate.margin:g}",
+        }
+        for gate in table.gates
+    ]
+
+
+def _checks() -> Rows:
+    from msa_suites.correctness.table import CHECKS
+
+    return [{"name": name, "what": _summary(check.function)} for name, check in CHECKS.items()]
+
+
+def _cases() -> Rows:
+    from msa_suites.cases import CASES
+
+    return [
+        {
+            "name": case.name,
+            "what": f"Hq {case.Hq}, Hkv {case.Hkv}, D {case.D}, Di {case.Di}, block {case.block}, "
+            f"k {case.topk}, {case.dtype}, keys {list(case.k_lens)}; {', '.join(case.tags)}",
+        }
+        for case in CASES
+    ]
+
+
+KINDS: dict[str, Callable[[], Rows]] = {
+    "implementations": _implementations,
+    "scorers": _scorers,
+    "suites": _suites,
+    "tasks": _tasks,
+    "metrics": _metrics,
+    "checks": _checks,
+    "cases": _cases,
+}
+
+
+def _summary(thing: object) -> str:
+    return (thing.__doc__ or "").strip().split("\n", maxsplit=1)[0]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "kind", nargs="*", choices=[*KINDS, []], metavar="KIND", help=", ".join(KINDS)
+    )
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    kinds = options.pick("KIND", args.kind or KINDS, KINDS)
+    document = {kind: KINDS[kind]() for kind in kinds}
+    if args.json:
+        options.print_json(document)
+        return 0
+    for kind, rows in document.items():
+        print(kind)
+        width = max(len(row["name"]) for row in rows)
+        for row in rows:
+            why = f"  [not here: {row['unavailable']}]" if row.get("unavailable") else ""
+            print(f"  {row['name']:<{width}}  {row['what']}{why}")
+    return 0

@@ -1,0 +1,129 @@
+"""The speed suite of a run: the timed series as pairs of workers drive them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+
+from torch import Tensor
+
+from msa_harness.client import Timing
+from msa_harness.pairs import Block, PairRunner, TimedSeries, first_blocks, more_blocks
+from msa_harness.records import Sample
+from msa_suites.session import SUBJECT, Session
+from msa_suites.speed import spotcheck
+from msa_suites.speed.series import DENSE_TARGET, SpeedSeries, speed_series
+from msa_suites.speed.spotcheck import Pipeline
+
+#: Rows of a timed output that are checked exactly.
+CHECKED_ROWS = 12
+#: Which argument gets fresh contents in every call: one that the output is linear in.
+_VARY = {"attend": "2", "block_scores": "0", "select_blocks": "0", "sparse_decode": "2"}
+#: Blocks and turns where one side is measured alone.
+_ALONE_BLOCKS, _ALONE_TURNS = 2, 3
+
+
+def measure(session: Session) -> Iterator[list[Sample]]:
+    """The pairs that every series gets before it is judged."""
+    runner = _runner(session)
+    gates = session.gates
+    names = [one.name for one in runner.series]
+    if session.paired and gates is not None:
+        blocks = first_blocks(names, gates)
+    else:
+        blocks = [Block(f"pair-{n:02d}", frozenset(names)) for n in range(_ALONE_BLOCKS)]
+    yield from runner.run(blocks, session.done)
+
+
+def measure_more(session: Session, wanted: Mapping[str, str]) -> Iterator[list[Sample]]:
+    """Further pairs of the series that the judge asks about."""
+    assert session.gates is not None
+    runner = _runner(session)
+    known = {one.name for one in runner.series}
+    asked = {name: request for name, request in wanted.items() if name in known}
+    blocks = more_blocks(asked, session.done, session.gates)
+    yield from runner.run(blocks, session.done)
+
+
+def _runner(session: Session) -> PairRunner:
+    operations = _operations(session)
+    table = [
+        _timed(series)
+        for series in speed_series(session.profile, dense=not session.paired, cases=session.cases)
+        if series.operation == "dense" or series.operation in operations
+    ]
+    turns = _ALONE_TURNS
+    if session.paired and session.gates is not None:
+        gate = session.gates.gate_for("speed/prefill")
+        turns = gate.alternations if gate is not None else turns
+    return PairRunner(
+        start=session.start,
+        series=table,
+        alternations=turns,
+        sides=tuple(session.sides),
+        say=session.say,
+        ran=session.ran,
+        repro=lambda _name: session.repro("speed"),
+    )
+
+
+def _operations(session: Session) -> frozenset[str]:
+    """What every side offers: a series needs both."""
+    offered = []
+    for label in session.sides:
+        with session.worker(label) as worker:
+            offered.append(frozenset(session.card(worker, label)["operations"]))
+    return frozenset.intersection(*offered)
+
+
+def _timed(series: SpeedSeries) -> TimedSeries:
+    dense = series.operation == "dense"
+    single = sum(series.case.q_lens) == 1
+
+    @cache
+    def sets() -> Sequence[Mapping[str, object]]:
+        return [{"args": list(c.args), "kwargs": dict(c.kwargs)} for c in series.calls()]
+
+    return TimedSeries(
+        name=series.name,
+        handle="dense" if dense else SUBJECT,
+        operation="" if dense else series.operation,
+        inputs=sets,
+        target=DENSE_TARGET if dense else "",
+        vary=() if dense else (_VARY[series.operation],),
+        check=None if dense else _checker(series),
+        control=series.control,
+        repeats=8 if single else 1,
+    )
+
+
+def _checker(series: SpeedSeries) -> Callable[[Timing], str] | None:
+    """The sampled check of a series' output; only one-sequence cases have one."""
+    case = series.case
+    if len(case.q_lens) > 1 or case.sink_blocks or case.local_blocks > 1:
+        return None
+    rows = spotcheck.sampled_rows(case.q_lens[0], CHECKED_ROWS, case.seed)
+
+    def check(timing: Timing) -> str:
+        inputs = series.draw(timing.index)
+        scale = timing.scale if series.operation in ("attend", "sparse_decode") else 1.0
+        given = Pipeline(*inputs.tensors, case.block, case.topk, value_scale=scale)
+        return _check(series.operation, given, timing, rows, case.index_scale)
+
+    return check
+
+
+def _check(
+    operation: str, given: Pipeline, timing: Timing, rows: list[int], index_scale: float
+) -> str:
+    output = timing.output
+    if operation == "attend":
+        out, selection = output if isinstance(output, list | tuple) else (output, None)
+        return spotcheck.check_pipeline(given, out, selection, rows)
+    if operation == "sparse_decode":
+        return spotcheck.check_pipeline(given, output[0][0], None, rows)
+    if not isinstance(output, Tensor):
+        return f"wanted a tensor, got {type(output).__name__}"
+    if operation == "block_scores":
+        return spotcheck.check_scores(given, output, rows, index_scale * timing.scale)
+    return spotcheck.check_selection(given, output, rows)
