@@ -1,0 +1,302 @@
+"""Base and head in persistent pairs of processes, driven in turn call by call.
+
+A block is one pair of fresh processes, both alive from its start to its end. In it every series is
+called `alternations` times on each side, in the order base head head base and so on, so that drift
+of the machine falls on both alike; the median of the calls of one process is one sample, and the
+pair is the unit of replication. The control series runs in every block. Start-up is recorded apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+
+from msa_harness.client import CallFailedError, Timing, Worker, WorkerError
+from msa_harness.gates import GateTable
+from msa_harness.judge_speed import CONFIRM
+from msa_harness.samples import ERROR, WRONG, Key, Sample
+from msa_harness.verdicts import More
+
+SUITE = "speed"
+STARTUP = "speed/startup"
+FIRST = "pair"
+# Pairs added at a time when the first set does not decide.
+STEP = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TimedSeries:
+    """One operation on one set of inputs, timed on both sides.
+
+    Attributes:
+        name: Name of the series.
+        handle: What the workers keep the operation's object under.
+        operation: Attribute path below it; empty for the object itself.
+        inputs: Builds the input sets (see `client.Worker.put`); called once per block.
+        target: "module:attribute" to load under `handle` first; empty where it is loaded already.
+        vary: Tensors of fresh contents in every call.
+        check: Says what is wrong with an output, given the timing that carries it; empty for right.
+            Asked before anything is timed, and again of the last timed call.
+        control: Whether this is the unchanged code that judges the machine.
+        warmup: Calls before the first timed one.
+        repeats: Calls in one turn.
+    """
+
+    name: str
+    handle: str
+    operation: str
+    inputs: Callable[[], Sequence[Mapping[str, object]]]
+    target: str = ""
+    vary: tuple[str, ...] = ()
+    check: Callable[[Timing], str] | None = None
+    control: bool = False
+    warmup: int = 1
+    repeats: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One pair of processes: its item ("pair-03", "confirm-00") and the series it times."""
+
+    item: str
+    names: frozenset[str]
+
+    @property
+    def number(self) -> int:
+        """Position in its set; its parity decides who goes first."""
+        return int(self.item.rpartition("-")[2].partition(".")[0])
+
+
+def first_blocks(names: Collection[str], gates: GateTable) -> list[Block]:
+    """The pairs that every series gets before it is judged for the first time."""
+    wanted = {name: (FIRST, 0, _pairs(name, gates)) for name in names}
+    return _blocks(wanted)
+
+
+def more_blocks(
+    wanted: Mapping[str, More | str], done: AbstractSet[Key], gates: GateTable, *, step: int = STEP
+) -> list[Block]:
+    """The pairs that answer the judge's requests, "more" or "confirm" by series.
+
+    Args:
+        wanted: Series to request, from `judge.needs_more`.
+        done: Keys that the run holds.
+        gates: Say how many pairs at most.
+        step: Pairs added at a time for "more".
+    """
+    ranges = {}
+    for name, request in wanted.items():
+        items = {item for _, series, _, item in done if series == name}
+        if request == "confirm":
+            ranges[name] = (CONFIRM, 0, _pairs(name, gates))
+        else:
+            have = sum(item.startswith(FIRST) for item in items)
+            gate = gates.gate_for(name)
+            most = gate.max_pairs if gate is not None else have + step
+            goal = max(_pairs(name, gates), min(have + step, most))
+            ranges[name] = (FIRST, 0, goal)
+    blocks = _blocks(ranges)
+    left = [
+        (block, frozenset(name for name in block.names if not _is_done(name, block.item, done)))
+        for block in blocks
+    ]
+    return [Block(block.item, names) for block, names in left if names]
+
+
+def _pairs(name: str, gates: GateTable) -> int:
+    gate = gates.gate_for(name)
+    return gate.pairs if gate is not None else 2
+
+
+def _blocks(wanted: Mapping[str, tuple[str, int, int]]) -> list[Block]:
+    names: dict[tuple[str, int], set[str]] = {}
+    for name, (prefix, first, last) in wanted.items():
+        for number in range(first, last):
+            names.setdefault((prefix, number), set()).add(name)
+    # The first set before confirmations: a control must be judged with the set it guards.
+    order = sorted(names, key=lambda key: (key[0] == CONFIRM, key[1]))
+    return [Block(f"{prefix}-{n:02d}", frozenset(names[prefix, n])) for prefix, n in order]
+
+
+def _is_done(name: str, item: str, done: AbstractSet[Key]) -> bool:
+    return any((SUITE, name, side, item) in done for side in ("base", "head"))
+
+
+@dataclass
+class PairRunner:
+    """Times series in blocks.
+
+    Attributes:
+        start: Starts a worker of "base" or "head", with what the series need loaded.
+        series: All series, controls among them.
+        alternations: Turns of each side in one block.
+        sides: ("base", "head"), or ("head",) to measure one alone.
+        say: Told what is going on.
+        ran: What really ran on a side, for the records; asked once its worker has started.
+        repro: Command that repeats a series, by name.
+    """
+
+    start: Callable[[str], Worker]
+    series: Sequence[TimedSeries]
+    alternations: int = 12
+    sides: tuple[str, ...] = ("base", "head")
+    say: Callable[[str], None] = lambda _text: None
+    ran: Callable[[str], str] = lambda _side: ""
+    repro: Callable[[str], str] = lambda _name: ""
+    _failed: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be judged."""
+        names = [one.name for one in self.series]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"series: wanted each name once, got {', '.join(twice)} twice")
+        if len(self.sides) > 1 and not any(one.control for one in self.series):
+            raise ValueError("series: wanted a control series beside the others, got none")
+        if self.alternations < 1:
+            raise ValueError(f"alternations: wanted at least 1, got {self.alternations}")
+
+    def run(
+        self, blocks: Sequence[Block], done: AbstractSet[Key] = frozenset()
+    ) -> Iterator[list[Sample]]:
+        """Time the blocks; what is in `done` is skipped.
+
+        Yields:
+            The samples of one series in one block, all sides together: store them together, so
+            that an interrupted run holds whole pairs.
+
+        Raises:
+            WorkerError: A worker does not start.
+        """
+        for position, block in enumerate(blocks):
+            todo = self._todo(block, done)
+            if not todo:
+                continue
+            order = self.sides if block.number % 2 == 0 else self.sides[::-1]
+            workers: dict[str, Worker] = {}
+            try:
+                for side in order:
+                    self.say(f"{block.item}: starting {side}")
+                    workers[side] = self.start(side)
+                if not _is_done(STARTUP, block.item, done):
+                    yield [self._startup(block, side, workers[side]) for side in self.sides]
+                for index, one in enumerate(todo, start=1):
+                    where = f"block {position + 1}/{len(blocks)}, series {index}/{len(todo)}"
+                    self.say(f"{where}: {one.name} ({block.item})")
+                    yield self._series(one, block, workers)
+            finally:
+                for worker in workers.values():
+                    worker.close()
+
+    def _todo(self, block: Block, done: AbstractSet[Key]) -> list[TimedSeries]:
+        wanted = [
+            one
+            for one in self.series
+            if one.name in block.names
+            and one.name not in self._failed
+            and not _is_done(one.name, block.item, done)
+        ]
+        controls = [
+            one
+            for one in self.series
+            if one.control and one not in wanted and not _is_done(one.name, block.item, done)
+        ]
+        return controls + wanted if wanted else []
+
+    def _startup(self, block: Block, side: str, worker: Worker) -> Sample:
+        return self._sample(STARTUP, block, side, worker.start_seconds)
+
+    def _series(self, one: TimedSeries, block: Block, workers: dict[str, Worker]) -> list[Sample]:
+        """Time one series; a side that fails ends it for both, in this block and later ones."""
+        seconds: dict[str, list[float]] = {side: [] for side in self.sides}
+        problems: dict[str, str] = {}
+        sets = one.inputs()
+        for side in self.sides:
+            prepare = partial(_prepare, one=one, sets=sets, seed=block.number)
+            problems[side] = self._guarded(side, workers, prepare)
+        for turn in range(self.alternations):
+            if any(problems.values()):
+                break
+            last = turn == self.alternations - 1
+            forward = (turn + block.number) % 2 == 0
+            for side in self.sides if forward else self.sides[::-1]:
+                call = partial(_turn, one=one, seconds=seconds[side], verify=last)
+                problems[side] = self._guarded(side, workers, call)
+        for side in self.sides:
+            with suppress(WorkerError):
+                workers[side].drop(_inputs_of(one))
+        if not any(problems.values()):
+            return [
+                self._sample(one.name, block, side, median(seconds[side]), raw=seconds[side])
+                for side in self.sides
+            ]
+        self._failed.add(one.name)
+        guilty = ", ".join(side for side in self.sides if problems[side])
+        return [
+            self._sample(
+                one.name, block, side, None, problems[side] or f"not timed: {guilty} failed"
+            )
+            for side in self.sides
+        ]
+
+    def _guarded(
+        self, side: str, workers: dict[str, Worker], action: Callable[[Worker], str]
+    ) -> str:
+        """What went wrong, in the words of a sample's detail; a dead worker is replaced."""
+        try:
+            problem = action(workers[side])
+        except CallFailedError as error:
+            return f"{WRONG}{error.type}: {error.message}"
+        except WorkerError as error:
+            workers[side] = self.start(side)
+            return f"{ERROR}{error}"
+        return f"{WRONG}{problem}" if problem else ""
+
+    def _sample(
+        self,
+        name: str,
+        block: Block,
+        side: str,
+        value: float | None,
+        detail: str = "",
+        raw: Sequence[float] = (),
+    ) -> Sample:
+        return Sample(
+            suite=SUITE,
+            series=name,
+            subject=side,
+            unit="s",
+            item=block.item,
+            value=value,
+            cluster=block.item,
+            detail=detail,
+            raw=tuple(raw),
+            ran=self.ran(side),
+            repro=self.repro(name),
+        )
+
+
+def _inputs_of(one: TimedSeries) -> str:
+    return f"inputs of {one.name}"
+
+
+def _prepare(
+    worker: Worker, one: TimedSeries, sets: Sequence[Mapping[str, object]], *, seed: int
+) -> str:
+    """Load, put, warm up and check: nothing is timed on a red check."""
+    if one.target:
+        worker.load(one.handle, one.target)
+    worker.put(_inputs_of(one), sets, vary=one.vary, seed=seed)
+    timing = worker.time(one.handle, one.operation, _inputs_of(one), warmup=one.warmup, verify=True)
+    return one.check(timing) if one.check is not None else ""
+
+
+def _turn(worker: Worker, one: TimedSeries, seconds: list[float], *, verify: bool) -> str:
+    timing = worker.time(
+        one.handle, one.operation, _inputs_of(one), repeats=one.repeats, verify=verify
+    )
+    seconds.extend(timing.seconds)
+    return one.check(timing) if verify and one.check is not None else ""

@@ -1,0 +1,178 @@
+"""Pairs of workers for real, on a toy whose two versions differ in a known way."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from datetime import date
+
+import pytest
+import torch
+
+from msa_harness.client import Worker, WorkerError
+from msa_harness.gates import parse_gates
+from msa_harness.judge import judge
+from msa_harness.pairs import STARTUP, Block, PairRunner, TimedSeries, first_blocks, more_blocks
+from msa_harness.records import ERROR, WRONG
+from msa_harness.subjects import Subject
+
+GATES = """
+[[gate]]
+series = "speed/startup"
+method = "report"
+[[gate]]
+series = "speed/control/*"
+method = "report"
+[[gate]]
+series = "speed/*"
+method = "speed"
+threshold = 0.02
+margin = 0.5
+pairs = 2
+max_pairs = 4
+control = "speed/control/*"
+drift = 0.5
+"""
+
+TOY = """
+import os, time
+def work(x):
+    time.sleep({seconds})
+    return x.sum() * {factor}
+def control(x):
+    time.sleep(0.004)
+    return x.sum()
+def raises(x):
+    {raises}
+    return x.sum()
+def dies(x):
+    {dies}
+    return x.sum()
+"""
+
+BAD = {
+    "dies": ERROR + "worker of head: time ended the process with exit status 9",
+    "raises": WRONG + "ValueError: no",
+    "work": WRONG + "wrong sum",
+}
+
+
+def inputs():
+    return [{"args": [torch.full((8,), float(i))]} for i in (1, 2)]
+
+
+def right(timing):
+    expected = 8.0 * (timing.index + 1) * timing.scale
+    return "" if abs(float(timing.output) - expected) < 1e-3 else "wrong sum"
+
+
+SERIES = [
+    TimedSeries("speed/work", "toy", "work", inputs, vary=("0",), check=right),
+    TimedSeries("speed/control/x", "control", "", inputs, target="toy:control", control=True),
+]
+
+
+@pytest.fixture(scope="module")
+def make_start(tmp_path_factory):
+    def make(**head):
+        started = []
+        subjects = {}
+        plain = {"seconds": 0.004, "factor": 1, "raises": "pass", "dies": "pass"}
+        for side, values in (("base", plain), ("head", plain | head)):
+            root = tmp_path_factory.mktemp(side)
+            (root / "toy.py").write_text(TOY.format(**values))
+            subjects[side] = Subject(side, sys.executable, (root,))
+
+        def start(side):
+            started.append(side)
+            worker = Worker(subjects[side], timeout=60)
+            worker.load("toy", "toy")
+            return worker
+
+        return start, started
+
+    return make
+
+
+def by_series(batches):
+    return {batch[0].series: batch for batch in batches}
+
+
+def test_two_blocks_alternate_and_a_resumed_run_goes_on_where_it_stopped(make_start):
+    start, started = make_start(seconds=0.008)
+    runner = PairRunner(start, SERIES, alternations=5, repro=lambda name: f"again {name}")
+    blocks = first_blocks(["speed/work"], parse_gates(GATES))
+    assert [block.item for block in blocks] == ["pair-00", "pair-01"]
+    batches = list(runner.run(blocks[:1]))
+    assert [batch[0].series for batch in batches] == [STARTUP, "speed/control/x", "speed/work"]
+    assert started == ["base", "head"]
+    work = by_series(batches)["speed/work"]
+    assert [sample.subject for sample in work] == ["base", "head"]
+    assert all(len(sample.raw) == 5 and sample.item == "pair-00" for sample in work)
+    assert work[0].repro == "again speed/work"
+    assert work[1].value > 1.3 * work[0].value
+
+    samples = [sample for batch in batches for sample in batch]
+    done = {sample.key for sample in samples}
+    again = PairRunner(start, SERIES, alternations=5)
+    samples += [sample for batch in again.run(blocks, done) for sample in batch]
+    assert started == ["base", "head", "head", "base"]  # the order of starting alternates
+    assert set(Counter(sample.key for sample in samples).values()) == {1}
+    outcome = judge(samples, parse_gates(GATES), date(2026, 1, 1))
+    assert {s.name: s.n for s in outcome.series}["speed/work"] == 2
+
+
+def test_failures_of_head_are_told_and_the_rest_goes_on(make_start):
+    start, _ = make_start(factor=2, raises="raise ValueError('no')", dies="os._exit(9)")
+    bad = [TimedSeries(f"speed/{o}", "toy", o, inputs, check=right) for o in BAD]
+    runner = PairRunner(start, [*bad, *SERIES[1:]], alternations=2)
+    blocks = [Block(f"pair-0{i}", frozenset(one.name for one in bad)) for i in (0, 1)]
+    batches = by_series(runner.run(blocks[:1]))
+    for operation, reason in BAD.items():
+        base, head = batches[f"speed/{operation}"]
+        assert (base.value, head.value) == (None, None)
+        assert base.detail == "not timed: head failed"
+        assert head.detail.startswith(reason)
+    assert batches["speed/control/x"][1].value is not None
+    assert list(runner.run(blocks[1:])) == []  # they would fail again
+
+
+def test_blocks_answer_the_judge():
+    gates = parse_gates(GATES)
+    done = {
+        ("speed", name, side, f"pair-{i:02d}")
+        for name in ("speed/a", "speed/b")
+        for side in ("base", "head")
+        for i in range(2)
+    }
+    blocks = more_blocks({"speed/a": "more", "speed/b": "confirm"}, done, gates)
+    assert [(b.item, sorted(b.names)) for b in blocks] == [
+        ("pair-02", ["speed/a"]),
+        ("pair-03", ["speed/a"]),
+        ("confirm-00", ["speed/b"]),
+        ("confirm-01", ["speed/b"]),
+    ]
+    done |= {("speed", "speed/a", "base", f"pair-{i:02d}") for i in range(4)}
+    assert more_blocks({"speed/a": "more"}, done, gates) == []
+
+
+@pytest.mark.parametrize(
+    ("series", "alternations", "text"),
+    [
+        (SERIES[:1], 3, "control series"),
+        (SERIES + SERIES[:1], 3, "speed/work twice"),
+        (SERIES, 0, "alternations"),
+    ],
+)
+def test_runners_that_could_not_be_judged_are_refused(series, alternations, text):
+    with pytest.raises(ValueError, match=text):
+        PairRunner(Worker, series, alternations=alternations)
+
+
+def test_a_worker_that_does_not_start_is_an_error():
+    def start(side):
+        return Worker(Subject(side, "/no/such/python"))
+
+    runner = PairRunner(start, SERIES)
+    with pytest.raises(WorkerError, match="/no/such/python"):
+        list(runner.run([Block("pair-00", frozenset({"speed/work"}))]))
