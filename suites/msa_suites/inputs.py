@@ -1,7 +1,7 @@
 """Tensors of a case, drawn from its seed: the same case gives the same bits anywhere.
 
 The hostile dressings are here too: NaN in slots that nothing reads, shuffled pages, views with
-gaps, mass ties.
+gaps.
 """
 
 from __future__ import annotations
@@ -166,45 +166,6 @@ def measured_overlap(case: Case, inputs: Inputs, *, runs: int = 8, width: int = 
             if share == share:
                 total, weight = total + share, weight + 1
     return total / weight if weight else float("nan")
-
-
-def mass_ties(inputs: Inputs) -> Inputs:
-    """Index vectors of a few small integers: most block scores tie, exactly, in every precision."""
-    q_idx, k_idx = (
-        x.float().sign() * (x.float().abs() > 1.2) for x in (inputs.q_idx, inputs.k_idx)
-    )
-    q_idx[..., 4:] = 0
-    return replace(inputs, q_idx=q_idx.to(inputs.q.dtype), k_idx=k_idx.to(inputs.q.dtype))
-
-
-def lowest_local(inputs: Inputs, block: int) -> Inputs:
-    """Index vectors under which newer blocks score lower: an unforced local block is never kept."""
-    q_idx, k_idx = torch.ones_like(inputs.q_idx), 0.01 * inputs.k_idx.float()
-    for s in segments(inputs.cu_q, inputs.cu_k):
-        age = torch.arange(s.k_len) // block
-        k_idx[s.k_start : s.k_stop] -= 0.125 * age[:, None, None]
-    return replace(inputs, q_idx=q_idx, k_idx=k_idx.to(inputs.q.dtype))
-
-
-def negative_scores(inputs: Inputs) -> Inputs:
-    """Index vectors whose scores are all negative: a zero that slips in anywhere ranks first."""
-    q_idx, k_idx = inputs.q_idx.abs(), -inputs.k_idx.abs()
-    return replace(inputs, q_idx=q_idx, k_idx=k_idx)
-
-
-def large_logits(inputs: Inputs) -> Inputs:
-    """Logits near +98 and -98 in turn: exp of them overflows or vanishes unless it is shifted."""
-    q, k = inputs.q.clone(), inputs.k.clone()
-    size = round((98 * q.shape[-1] ** 0.5) ** 0.5)
-    k[..., 0] = size
-    q[..., 0] = size * (1 - 2 * (torch.arange(len(q)) % 2))[:, None].to(q.dtype)
-    return replace(inputs, q=q, k=k)
-
-
-def own_keys(inputs: Inputs) -> Inputs:
-    """An index key per group, which ``block_scores`` allows: ``k_idx`` ``[Tk, Hkv, Di]``."""
-    shifted = [inputs.k_idx[:, 0].roll(g, 0) for g in range(inputs.q_idx.shape[1])]
-    return replace(inputs, k_idx=torch.stack(shifted, 1))
 
 
 def poison_unread(inputs: Inputs, selection: Tensor, block: int) -> Inputs:

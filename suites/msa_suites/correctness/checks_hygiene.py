@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from msa_suites.correctness.checks_operations import decode_arguments
+from msa_suites.correctness.checks_attention import decode_arguments
 from msa_suites.correctness.margins import as_mask
 from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import compare
-from msa_suites.correctness.subject import Failed, Skipped
+from msa_suites.correctness.subject import Failed, Skipped, same
 from msa_suites.correctness.trial import Arguments, Trial
 from msa_suites.inputs import with_gaps
 
@@ -61,19 +61,14 @@ def deterministic(t: Trial) -> None:
         for repeat in (2, 3):
             again = t.run(operation, arguments)
             for i, (a, b) in enumerate(zip(first, again, strict=True)):
-                if not _same(a, b):
+                if not same(a, b):
                     raise Failed(f"{operation}: call {repeat} gives other bits in result {i}")
 
 
 def inputs_unchanged(t: Trial) -> None:
-    """No input is written to."""
-    for operation, (tensors, keywords) in _calls(t):
-        given = [*tensors, *(x for x in keywords.values() if isinstance(x, Tensor))]
-        before = [x.clone() for x in given]
-        t.run(operation, (tensors, keywords))
-        for i, (a, b) in enumerate(zip(before, given, strict=True)):
-            if not _same(a, b):
-                raise Failed(f"{operation}: tensor argument {i} was written to")
+    """No input is written to: every call sees to that, here on every operation."""
+    for operation, arguments in _calls(t):
+        t.run(operation, arguments)
 
 
 def fresh_outputs(t: Trial) -> None:
@@ -90,9 +85,25 @@ def fresh_outputs(t: Trial) -> None:
             x.copy_(y)
         second = t.run(operation, (moving, keywords))
         for i, (a, b) in enumerate(zip(before, first, strict=True)):
-            if not _same(a, b):
+            if not same(a, b):
                 raise Failed(f"{operation}: a later call overwrote result {i} of an earlier one")
         _judge(t, operation, second, other)
+
+
+def scales(t: Trial) -> None:
+    """The scale that is given is used: half the queries at twice the scale change nothing."""
+    for operation, (tensors, keywords) in _calls(t):
+        if operation not in ("block_scores", "sparse_attention", "attend"):
+            continue
+        doubled = {
+            name: 2 * value
+            for name, value in keywords.items()
+            if name in ("scale", "index_scale") and isinstance(value, float)
+        }
+        halved = [x / 2 if i == 0 or (operation, i) == ("attend", 3) else x
+                  for i, x in enumerate(tensors)]  # fmt: skip
+        result = t.run(operation, (tuple(halved), {**keywords, **doubled}))
+        _judge(t, operation, result, t.material)
 
 
 def gaps(t: Trial) -> None:
@@ -141,12 +152,3 @@ def _close(t: Trial, operation: str, a: Tensor, b: Tensor) -> None:
 
 def _copies(result: list[Tensor | None]) -> list[Tensor | None]:
     return [None if x is None else x.clone() for x in result]
-
-
-def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    if a.is_floating_point():
-        # NaN equals NaN here: unread slots are full of it.
-        return bool(torch.equal(a.nan_to_num(nan=12345.0), b.nan_to_num(nan=12345.0)))
-    return bool(torch.equal(a, b))

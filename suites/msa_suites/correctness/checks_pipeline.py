@@ -131,6 +131,16 @@ def lowest_local(t: Trial) -> None:
     _variant(t, "lowest_local")
 
 
+def negative(t: Trial) -> None:
+    """All scores negative: no zero of padding or of an empty slot may outrank them."""
+    _variant(t, "negative")
+
+
+def large(t: Trial) -> None:
+    """Logits whose exponential overflows or vanishes unless the maximum is taken off."""
+    _variant(t, "large")
+
+
 def _variant(t: Trial, name: str) -> None:
     m = t.material.variant(name)
     out, selection = t.attend(m.inputs)

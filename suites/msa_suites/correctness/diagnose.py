@@ -60,6 +60,7 @@ class Mistake:
     budget: int = 0
 
 
+RIGHT = Mistake("")
 SELECTING = (
     Mistake("the mean of a block's scores is taken instead of the maximum", pooling="mean"),
     Mistake("all groups share one selection", shared=True),
@@ -101,6 +102,8 @@ def likely_cause(evidence: Evidence, wrong: Mismatch) -> str:
     sequence, rows = _sample(evidence, wrong)
     if not rows:
         return ""
+    if _explains(evidence, sequence, rows, RIGHT):
+        return ""  # only slightly wrong: any mistake of little effect would seem to explain it
     mistakes = ATTENDING if evidence.given is not None else (*SELECTING, *ATTENDING)
     for mistake in mistakes:
         if _explains(evidence, sequence, rows, mistake):

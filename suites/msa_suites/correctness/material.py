@@ -14,9 +14,8 @@ from msa_suites.case import Case
 from msa_suites.correctness import second_oracle
 from msa_suites.correctness.eager import eager_attention
 from msa_suites.correctness.margins import Geometry, clear_rows, score_tolerance
-from msa_suites.inputs import Inputs, lowest_local, make_inputs, mass_ties
-
-VARIANTS = ("plain", "other", "ties", "lowest_local")
+from msa_suites.correctness.variants import VARIANTS
+from msa_suites.inputs import Inputs, make_inputs
 
 
 class Material:
@@ -41,14 +40,7 @@ class Material:
     def variant(self, name: str) -> Material:
         """The same shapes with other inputs: one of :data:`VARIANTS`."""
         if name not in self._variants:
-            if name == "other":
-                inputs = make_inputs(self.case, seed=self.case.seed + 1)
-            elif name == "ties":
-                inputs = mass_ties(self.inputs)
-            elif name == "lowest_local":
-                inputs = lowest_local(self.inputs, self.case.block)
-            else:
-                raise ValueError(f"variant: wanted one of {', '.join(VARIANTS)}, got {name!r}")
+            inputs = VARIANTS[name](self.case, self.inputs)
             self._variants[name] = Material(self.case, inputs, exact=self.exact)
         return self._variants[name]
 

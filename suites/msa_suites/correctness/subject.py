@@ -106,8 +106,22 @@ class Subject:
         """Call an operation; its result as it came.
 
         Raises:
-            Failed: it raised; the detail tells what.
+            Failed: it raised, or it wrote to an input, which is put right again for the next check.
         """
+        given = [*tensors, *(x for x in keywords.values() if isinstance(x, Tensor))]
+        before = [x.clone() for x in given]
+        try:
+            return self._call(operation, tensors, keywords)
+        finally:
+            written = [i for i, x in enumerate(given) if not same(before[i], x)]
+            for i in written:
+                given[i].copy_(before[i])
+            if written:
+                raise Failed(f"{operation}: tensor argument {written[0]} was written to")
+
+    def _call(
+        self, operation: str, tensors: tuple[Tensor, ...], keywords: dict[str, object]
+    ) -> object:
         moved = [x.to(self.device) for x in tensors]
         named = {
             name: value.to(self.device) if isinstance(value, Tensor) else value
@@ -156,6 +170,15 @@ def structured(operation: str, result: object, wanted: tuple[Expected, ...]) -> 
         assert isinstance(part, Tensor)
         tensors.append(part.detach().cpu())
     return tensors
+
+
+def same(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two results have the same bits; NaN equals NaN, unread slots are full of it."""
+    if a is None or b is None:
+        return a is b
+    if a.is_floating_point():
+        return bool(torch.equal(a.nan_to_num(nan=12345.0), b.nan_to_num(nan=12345.0)))
+    return bool(torch.equal(a, b))
 
 
 def _shown(value: object) -> str:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from msa_suites.correctness import checks_hygiene, checks_operations, checks_pipeline
+from msa_suites.correctness import (
+    checks_attention,
+    checks_hygiene,
+    checks_pipeline,
+    checks_selection,
+)
 from msa_suites.correctness.trial import Trial
 
 
@@ -29,23 +34,27 @@ class Check:
         return (self.function.__doc__ or "").strip().partition("\n")[0]
 
 
-_ops, _whole, _manners = checks_operations, checks_pipeline, checks_hygiene
+_scores, _given = checks_selection, checks_attention
+_whole, _manners = checks_pipeline, checks_hygiene
 
 CHECKS: dict[str, Check] = {
-    "scores": Check(_ops.scores, "block_scores"),
-    "selection": Check(_ops.selection, "select_blocks"),
-    "selection_nan": Check(_ops.selection_nan, "select_blocks", "invariants"),
-    "selection_ties": Check(_ops.selection_ties, "select_blocks", "invariants"),
-    "selection_lowest_local": Check(_ops.selection_lowest_local, "select_blocks", "invariants"),
-    "attention": Check(_ops.attention, "sparse_attention"),
-    "attention_lse": Check(_ops.attention_lse, "sparse_attention"),
-    "attention_permuted": Check(_ops.attention_permuted, "sparse_attention", "invariants"),
-    "attention_empty_rows": Check(_ops.attention_empty_rows, "sparse_attention", "invariants"),
-    "attention_everything": Check(_ops.attention_everything, "sparse_attention", "invariants"),
-    "attention_unread_nan": Check(_ops.attention_unread_nan, "sparse_attention", "invariants"),
-    "combine": Check(_ops.combine, "combine", "invariants"),
-    "decode": Check(_ops.decode, "sparse_decode", "decode"),
-    "decode_empty_rows": Check(_ops.decode_empty_rows, "sparse_decode", "decode"),
+    "scores": Check(_scores.scores, "block_scores"),
+    "scores_own_keys": Check(_scores.scores_own_keys, "block_scores", "invariants"),
+    "selection": Check(_scores.selection, "select_blocks"),
+    "selection_nan": Check(_scores.selection_nan, "select_blocks", "invariants"),
+    "selection_ties": Check(_scores.selection_ties, "select_blocks", "invariants"),
+    "selection_lowest_local": Check(_scores.selection_lowest_local, "select_blocks", "invariants"),
+    "selection_negative": Check(_scores.selection_negative, "select_blocks", "invariants"),
+    "attention": Check(_given.attention, "sparse_attention"),
+    "attention_lse": Check(_given.attention_lse, "sparse_attention"),
+    "attention_permuted": Check(_given.attention_permuted, "sparse_attention", "invariants"),
+    "attention_empty_rows": Check(_given.attention_empty_rows, "sparse_attention", "invariants"),
+    "attention_large": Check(_given.attention_large, "sparse_attention", "invariants"),
+    "attention_everything": Check(_given.attention_everything, "sparse_attention", "invariants"),
+    "attention_unread_nan": Check(_given.attention_unread_nan, "sparse_attention", "invariants"),
+    "combine": Check(_given.combine, "combine", "invariants"),
+    "decode": Check(_given.decode, "sparse_decode", "decode"),
+    "decode_empty_rows": Check(_given.decode_empty_rows, "sparse_decode", "decode"),
     "pipeline": Check(_whole.pipeline, "attend"),
     "keep_everything": Check(_whole.keep_everything, "attend", "invariants"),
     "below_budget": Check(_whole.below_budget, "attend", "invariants"),
@@ -56,8 +65,11 @@ CHECKS: dict[str, Check] = {
     "groups_independent": Check(_whole.groups_independent, "attend", "invariants"),
     "ties": Check(_whole.ties, "attend", "invariants"),
     "lowest_local": Check(_whole.lowest_local, "attend", "invariants"),
+    "negative": Check(_whole.negative, "attend", "invariants"),
+    "large": Check(_whole.large, "attend", "invariants"),
     "deterministic": Check(_manners.deterministic, "", "hygiene"),
     "inputs_unchanged": Check(_manners.inputs_unchanged, "", "hygiene"),
     "fresh_outputs": Check(_manners.fresh_outputs, "", "hygiene"),
+    "scales": Check(_manners.scales, "", "hygiene"),
     "gaps": Check(_manners.gaps, "", "hygiene"),
 }

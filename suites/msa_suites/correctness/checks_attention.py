@@ -1,117 +1,16 @@
-"""Checks of single operations: scores, selection, attention, combine, paged decode."""
+"""Checks of attention over a given selection: packed, merged from parts, paged."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from msa import reference
 from msa_suites.correctness.diagnose import Evidence
-from msa_suites.correctness.margins import as_mask, judge_selection
-from msa_suites.correctness.passrule import Mismatch, compare
+from msa_suites.correctness.material import Material
+from msa_suites.correctness.passrule import compare
 from msa_suites.correctness.subject import Failed, Skipped
 from msa_suites.correctness.trial import Trial
 from msa_suites.inputs import Inputs, page_cache, poison_unread
-
-LOWER_FIRST = "lower block first"
-
-
-def scores(t: Trial) -> None:
-    """Block scores: -inf exactly where nothing is visible, the rest to rounding."""
-    (got,) = t.plain("block_scores")
-    assert got is not None
-    truth, m = t.material.scores, t.material
-    hidden = got.isneginf() != truth.isneginf()
-    if bool((hidden | got.isnan()).any()):
-        first = tuple(int(i) for i in (hidden | got.isnan()).nonzero()[0])
-        what = f"got {got[first].item()} where {truth[first].item():.6g} is right"
-        rows = (hidden | got.isnan()).any(-1)
-        t.fail("scores", Mismatch(what, first, float(rows.float().mean()), rows))
-    error = torch.where(truth.isfinite(), got.double() - truth.double(), 0.0).abs()
-    wrong = (error > m.tolerance[..., None]) & truth.isfinite()
-    if bool(wrong.any()):
-        first = tuple(int(i) for i in wrong.nonzero()[0])
-        what = (
-            f"maximum error {float(error.max()):.3g} (bound {float(m.tolerance[first[:2]]):.3g}), "
-            f"got {got[first].item():.6g} where {truth[first].item():.6g} is right"
-        )
-        rows = wrong.any(-1)
-        cause = _score_cause(t, got)
-        mismatch = Mismatch(what, first, float(rows.float().mean()), rows)
-        raise Failed(f"scores: {mismatch}" + (f"; likely cause: {cause}" if cause else ""))
-
-
-def _score_cause(t: Trial, got: Tensor) -> str:
-    truth, case = t.material.scores, t.case
-    finite = truth.isfinite()
-    if not bool(got[finite].any()):
-        return "the scores are all zero"
-    if torch.allclose(got[finite], truth[finite] / case.index_scale, rtol=1e-3):
-        return "the scale is missing"
-    if bool((got == got[:, :1]).all()) and case.Hkv > 1:
-        return "all groups share one score"
-    if bool((got[finite] <= truth[finite] + 1e-3).all()):
-        return "not the maximum over the block's visible tokens (the mean? a part of the block?)"
-    if bool((got[finite] >= truth[finite] - 1e-3).all()):
-        return "tokens of the future, or of another block or sequence, are counted"
-    return ""
-
-
-def selection(t: Trial) -> None:
-    """Selection from given scores: valid, and the best blocks."""
-    (got,) = t.plain("select_blocks")
-    assert got is not None
-    _judge(t, got, t.material.scores)
-
-
-def selection_nan(t: Trial) -> None:
-    """NaN scores rank last: they displace nothing, and visible blocks still fill the slots."""
-    if not t.subject.capabilities.nan_scores:
-        raise Skipped("nan_scores: its capabilities exclude NaN scores")
-    given = t.material.scores.clone()
-    given[:, :, 1::3] = torch.nan
-    given[1::7] = torch.nan
-    _select(t, given)
-
-
-def selection_ties(t: Trial) -> None:
-    """Mass ties: any of equal blocks may be kept (the lower one if that is declared)."""
-    truth = t.material.scores
-    for given in (torch.zeros_like(truth), (truth * 2).round()):
-        _select(t, torch.where(truth.isneginf(), -torch.inf, given))
-
-
-def selection_lowest_local(t: Trial) -> None:
-    """The local block is kept though its score is the lowest."""
-    _select(t, t.material.variant("lowest_local").scores)
-
-
-def _select(t: Trial, given: Tensor) -> None:
-    _, keywords = t.arguments("select_blocks")
-    (got,) = t.run("select_blocks", ((given,), keywords))
-    assert got is not None
-    _judge(t, got, given)
-    if t.subject.capabilities.tie_rule == LOWER_FIRST:
-        right = reference.select_blocks(given, **t.material.lengths, **t.case.settings)
-        columns = given.shape[-1]
-        wrong = (as_mask(got, columns) != as_mask(right, columns)).any(-1)
-        if bool(wrong.any()):
-            row, group = (int(i) for i in wrong.nonzero()[0])
-            what = (
-                f"declared tie rule {LOWER_FIRST!r} broken: got {got[row, group].tolist()}, "
-                f"wanted {right[row, group].tolist()}"
-            )
-            t.fail("selection", Mismatch(what, (row, group), float(wrong.float().mean()), wrong))
-
-
-def _judge(t: Trial, got: Tensor, given: Tensor) -> None:
-    m = t.material
-    # Given scores leave nothing to round, unless the owner ranks them in lower precision.
-    tolerance = torch.zeros_like(m.tolerance) if m.exact else m.tolerance
-    wrong = judge_selection(got, given, m.geometry, tolerance)
-    if wrong is not None:
-        evidence = Evidence(m, torch.arange(len(got)), selection=got) if given is m.scores else None
-        t.fail("selection", wrong, evidence)
 
 
 def attention(t: Trial) -> None:
@@ -158,6 +57,13 @@ def attention_everything(t: Trial) -> None:
         t.fail("output", wrong)
 
 
+def attention_large(t: Trial) -> None:
+    """Logits whose exponential overflows or vanishes unless the maximum is taken off."""
+    m = t.material.variant("large")
+    out, lse = t.run("sparse_attention", t.arguments("sparse_attention", material=m))
+    _compare_given(t, out, lse, m.selection, m)
+
+
 def attention_unread_nan(t: Trial) -> None:
     """NaN in every slot that no row reads does not reach the output."""
     chosen = t.material.selection.clone()
@@ -171,8 +77,14 @@ def _attend_given(t: Trial, chosen: Tensor, inputs: Inputs | None = None) -> Non
     _compare_given(t, out, lse, chosen)
 
 
-def _compare_given(t: Trial, out: Tensor | None, lse: Tensor | None, chosen: Tensor) -> None:
-    m = t.material
+def _compare_given(
+    t: Trial,
+    out: Tensor | None,
+    lse: Tensor | None,
+    chosen: Tensor,
+    material: Material | None = None,
+) -> None:
+    m = material or t.material
     plain = chosen is m.selection
     truth = m.truth if plain else m.truth_of(chosen)
     eager = m.eager if plain else m.eager_of(chosen)
