@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from msa_harness.gates import parse_gates, table_from_dict
+
+SHIPPED = Path(__file__).parents[2] / "suites" / "msa_suites" / "gates.toml"
+MINIMAL = """
+[[gate]]
+series = "speed/decode/*"
+method = "speed"
+threshold = 0.05
+margin = 0.2
+[[gate]]
+series = "speed/*"
+method = "speed"
+margin = 0.15
+[gate.profile.full]
+margin = 0.10
+pairs = 12
+[gate.device.gpu]
+margin = 0.05
+[[waiver]]
+series = "speed/decode/8192"
+reason = "known"
+expires = 2026-06-30
+"""
+
+
+def test_the_first_match_wins_and_keeps_its_numbers():
+    table = parse_gates(MINIMAL)
+    assert table.gate_for("speed/decode/1").threshold == 0.05
+    assert table.gate_for("speed/prefill/1").threshold == 0.0
+    assert table.gate_for("work/x") is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "device", "margin", "pairs"),
+    [
+        ("quick", "shared-cpu", 0.15, 8),
+        ("full", "cpu", 0.10, 12),
+        ("quick", "NVIDIA H100", 0.05, 8),
+        ("full", "NVIDIA H100", 0.05, 12),
+    ],
+)
+def test_profiles_and_devices_override(profile, device, margin, pairs):
+    gate = parse_gates(MINIMAL, profile=profile, device=device).gate_for("speed/x")
+    assert (gate.margin, gate.pairs) == (margin, pairs)
+
+
+def test_waivers_expire():
+    table = parse_gates(MINIMAL)
+    assert table.waiver_for("speed/decode/8192", date(2026, 6, 30)).reason == "known"
+    assert table.waiver_for("speed/decode/8192", date(2026, 7, 1)) is None
+    assert table.waiver_for("speed/other", date(2026, 6, 30)) is None
+    assert len(table.expired(date(2026, 7, 1))) == 1
+
+
+def test_a_table_survives_the_run_header():
+    table = parse_gates(MINIMAL)
+    assert table_from_dict(table.to_dict()) == table
+    assert len(table.sha256) == 64
+    assert parse_gates(MINIMAL + "\n").sha256 != table.sha256
+
+
+GATE = '[[gate]]\nseries = "a"\nmethod = "hard"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "at least one"),
+        ("gates = 1", "unknown key 'gates'.*did you mean gate"),
+        ("[gate]\nseries = 'a'", r"wanted \[\[gate\]\]"),
+        ("[[gate]", "gates.toml: "),
+        (GATE + "treshold = 1", r"gate 1 \('a'\): unknown key 'treshold'.*did you mean threshold"),
+        (GATE + "margin = 'wide'", "margin: wanted float, got 'wide'"),
+        (GATE + "pairs = true", "pairs: wanted int, got True"),
+        (GATE + "pairs = 1", "2 <= pairs <= max_pairs, got 1 and 16"),
+        (GATE + "confidence = 99", "confidence"),
+        (GATE + "threshold = -1", "threshold: wanted at least 0"),
+        (GATE + "direction = 'lwer'", "direction: .*did you mean lower"),
+        ('[[gate]]\nmethod = "hard"', "missing key series"),
+        ('[[gate]]\nseries = "a"\nmethod = "speeed"\nmargin = 1', "did you mean speed"),
+        ('[[gate]]\nseries = "a"\nmethod = "speed"\nthreshold = 0.1\nmargin = 0.1', "more than"),
+        (GATE + "[gate.profile.full]\nmethod = 'exact'", "unknown key 'method'"),
+        (GATE + "[gate.device.gpu]\nmargins = 1", "did you mean margin"),
+        (GATE + "[gate.device]\ngpu = 1", "wanted tables by name"),
+        (GATE + "[[waiver]]\nseries = 'a'\nexpires = 2026-01-01", "reason"),
+        (GATE + "[[waiver]]\nseries = 'a'\nreason = ' '\nexpires = 2026-01-01", "reason"),
+        (GATE + "[[waiver]]\nseries = 'a'\nreason = 'x'\nexpires = '2026'", "wanted a date"),
+        (GATE + "[[waiver]]\nseries = 'a'\nreason = 'x'", "expires: wanted a date"),
+    ],
+)
+def test_mistakes_are_named(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_gates(text)
+
+
+@pytest.mark.parametrize("profile", ["quick", "standard", "full"])
+@pytest.mark.parametrize("device", ["shared-cpu", "cpu", "NVIDIA H100 80GB"])
+def test_the_shipped_table_is_valid(profile, device):
+    table = parse_gates(SHIPPED.read_text(), profile=profile, device=device)
+    methods = {
+        "correctness/selection": "hard",
+        "speed/prefill/8192/low": "speed",
+        "speed/control/dense": "report",
+        "speed/startup": "report",
+        "work/peak_bytes/a": "exact",
+        "quality/msa_facts/recall": "binary",
+        "quality/msa_facts/recall/dense": "report",
+        "quality/msa_tail_nll/nll_512": "paired_mean",
+        "quality/fidelity/kl": "paired_mean",
+        "quality/fidelity/agreement": "paired_mean",
+    }
+    found = {name: table.gate_for(name).method for name in methods}
+    assert found == methods
+    assert table.gate_for("work/attended_tokens/a").must_not_decrease
+    assert table.gate_for("quality/fidelity/kl").direction == "lower"
+    assert table.gate_for("quality/fidelity/agreement").direction == "higher"
