@@ -18,6 +18,8 @@ nox.options.error_on_missing_interpreters = True
 
 # uv does not read pip's variable for a folder of wheels.
 os.environ.setdefault("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))
+# Every run starts many processes; compiling torch at each import would cost seconds a process.
+os.environ["UV_COMPILE_BYTECODE"] = "1"
 
 CONSTRAINTS = "constraints.txt"
 SOURCES = ["msa", "kernels", "suites", "harness", "reports", "tests", "noxfile.py"]
