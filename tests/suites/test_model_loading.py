@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from msa_suites.models.loading import load_model
@@ -70,3 +71,15 @@ def test_weights_of_another_shape_are_refused(copy):
 def test_unknown_dtype_lists_the_known_ones(copy):
     with pytest.raises(ValueError, match=r"dtype: wanted one of float32, .* got 'int8'"):
         load_model(str(copy), dtype="int8")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99x"])
+def test_unknown_device_is_refused(copy, device):
+    with pytest.raises(ValueError, match="device: wanted cpu or cuda, got"):
+        load_model(str(copy), device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_here_is_refused(copy):
+    with pytest.raises(ValueError, match="got 'cuda' without CUDA"):
+        load_model(str(copy), device="cuda")

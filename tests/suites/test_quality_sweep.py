@@ -78,3 +78,15 @@ def test_a_budget_of_the_whole_context_is_invalid():
         next(sweep("/nowhere", scorers=["max"], budgets=[4, 64]))
     with pytest.raises(QualityInvalid, match=r"got 16 \* 128"):
         next(sweep("/nowhere", budgets=[16], settings=MsaSettings(block=128)))
+
+
+def test_the_embedded_model_tells_scorers_apart():
+    rows = {
+        (r.scorer, r.budget): r for r in sweep(scorers=["max", "mean"], budgets=[2, 4], contexts=2)
+    }
+    dense = rows[DENSE, 0]
+    assert dense.recall >= 0.9
+    assert rows["max", 4].recall >= 0.95 * dense.recall
+    assert rows["mean", 4].recall <= 0.3
+    # Sink and local block eat a budget of two.
+    assert rows["max", 2].recall <= 0.1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import torch
 from lm_eval.__main__ import cli_evaluate
 
 import msa_suites.models.lm  # noqa: F401 - registers the model class "msa"
@@ -24,6 +25,9 @@ def main() -> int:
     """Run lm-eval; 4 when the measurement would say nothing (:class:`QualityInvalid`)."""
     if "--include_path" not in sys.argv:
         sys.argv += ["--include_path", str(TASKS)]
+    if "--device" not in sys.argv:
+        # lm-eval would say cuda whether there is one or not.
+        sys.argv += ["--device", "cuda" if torch.cuda.is_available() else "cpu"]
     try:
         cli_evaluate()
     except QualityInvalid as error:

@@ -28,6 +28,21 @@ def find_dtype(name: str) -> torch.dtype:
     return dtype
 
 
+def find_device(name: str) -> torch.device:
+    """The torch device called ``name``.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: wanted cpu or cuda, got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device: wanted one that torch can use here, got {name!r} without CUDA")
+    return device
+
+
 def check_directory(path: Path) -> None:
     """Raise FileNotFoundError or ValueError unless ``path`` looks like a saved model."""
     if not path.is_dir():
@@ -55,9 +70,10 @@ def load_model(
 
     Raises:
         FileNotFoundError: no such directory or id, or a file is missing from it.
-        ValueError: the files are there but do not make a whole model.
+        ValueError: the files are there but do not make a whole model, or there is no such device
+            or dtype.
     """
-    wanted = find_dtype(dtype)
+    wanted, where = find_dtype(dtype), find_device(device)
     if _is_path(model):
         check_directory(Path(model))
     try:
@@ -73,7 +89,7 @@ def load_model(
     problems = {name: sorted(report[name])[:4] for name in report if report[name]}
     if problems:
         raise ValueError(f"model {model}: wanted weights for every parameter, got {problems}")
-    network.to(torch.device(device))
+    network.to(where)
     network.eval()
     network.requires_grad_(False)
     return network, tokenizer
