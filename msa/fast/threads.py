@@ -35,9 +35,10 @@ def for_each(work: Callable[[Item], None], items: Iterable[Item], *, spread: boo
             work(piece)
         return
     allowed = torch.get_num_threads()
+    inference = torch.is_inference_mode_enabled()
 
     def run(piece: Item) -> None:
-        with torch.no_grad():  # the mode belongs to a thread
+        with torch.no_grad(), torch.inference_mode(inference):  # modes belong to a thread
             work(piece)
 
     try:
