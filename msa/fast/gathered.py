@@ -46,19 +46,23 @@ class KeyBlocks:
 
     def __init__(self, keys: Tensor, values: Tensor, block: int, scale: float) -> None:
         self.keys, self.values, self.block, self.scale = keys, values, block, scale
-        self._made: dict[int, tuple[Tensor, Tensor, float]] = {}
+        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+        #: Largest norm of a scaled key; NaN where an unread slot holds NaN.
+        self.norm = float((keys * keys).sum(-1).max().sqrt()) * abs(scale) if len(keys) else 0.0
 
-    def __getitem__(self, b: int) -> tuple[Tensor, Tensor, float]:
-        """Keys ``[D + 1, block]``, values ``[block, D + 1]``, largest norm of a scaled key."""
+    def __getitem__(self, b: int) -> tuple[Tensor, Tensor]:
+        """Keys ``[D + 1, block]`` and values ``[block, D + 1]``."""
         found = self._made.get(b)
         if found is None:
             rows = slice(b * self.block, (b + 1) * self.block)
             dim = self.keys.shape[1]
-            key = self.keys.new_ones((dim + 1, self.block))
-            torch.mul(self.keys[rows].T, self.scale, out=key[:dim])
-            value = self.keys.new_ones((self.block, dim + 1))
+            key = self.keys.new_empty((dim + 1, self.block))
+            key[:dim] = (self.keys[rows] * self.scale).T
+            key[dim] = 1.0
+            value = self.keys.new_empty((self.block, dim + 1))
             value[:, :dim] = self.values[rows]
-            found = key, value, float(key[:dim].norm(dim=0).max())
+            value[:, dim] = 1.0
+            found = key, value
             self._made[b] = found
         return found
 
@@ -91,9 +95,12 @@ def attend_rows(
     queries = torch.empty_like(acc)
     queries[..., :dim] = q
     torch.neg(lse, out=queries[..., dim])
-    reach, ceiling = float(q.norm(dim=-1).max()), float(lse.max())
+    # No logit lies further below its shift than this; NaN counts as too far.
+    depth = float((q * q).sum(-1).max().sqrt()) * blocks.norm + float(lse.max())
     wide = heads * (dim + 1)
-    _add_blocks(acc.view(count, wide), queries.view(count, wide), blocks, chosen, reach, ceiling)
+    _add_blocks(
+        acc.view(count, wide), queries.view(count, wide), blocks, chosen, not depth < -_LOWEST
+    )
     total = acc[..., dim]
     out = acc[..., :dim] / total[..., None]
     if not bool((total < _HIGHEST).all()) or not bool(out.sum().isfinite()):
@@ -102,26 +109,26 @@ def attend_rows(
 
 
 def _add_blocks(
-    acc: Tensor, queries: Tensor, blocks: KeyBlocks, chosen: Tensor, reach: float, ceiling: float
+    acc: Tensor, queries: Tensor, blocks: KeyBlocks, chosen: Tensor, clamp: bool
 ) -> None:
     """Add every chosen block's weighted values: ``acc`` and ``queries`` are ``[n, R * (D + 1)]``.
 
-    ``reach`` is the largest norm of a query and ``ceiling`` the largest L: together with the norm
-    of the keys they bound how far a logit can lie below the shift.
+    ``clamp`` keeps weights out of the denormal numbers.
     """
     wide = acc.shape[1]
     deep = blocks.keys.shape[1] + 1
     most = max(_TILE_ROWS * deep // wide, 1)
-    largest = min(most, chosen.shape[1]) * wide // deep
+    longest = min(most, chosen.shape[1])
+    largest = longest * wide // deep
+    gathered = acc.new_empty((longest, wide))
     tile = acc.new_empty((largest, blocks.block))
     partial = acc.new_empty((largest, deep))
     for b, whole in query_lists(chosen):
-        key, value, norm = blocks[b]
-        risky = not reach * norm + ceiling < -_LOWEST
+        key, value = blocks[b]
         for rows in whole.chunk(-(-len(whole) // most)):
-            mine = queries.index_select(0, rows).view(-1, deep)  # [m * R, D + 1]
+            mine = torch.index_select(queries, 0, rows, out=gathered[: len(rows)]).view(-1, deep)
             weight = torch.mm(mine, key, out=tile[: len(mine)])
-            if risky:
+            if clamp:
                 weight.clamp_min_(_LOWEST)
             weight.exp_()
             sums = torch.mm(weight, value, out=partial[: len(mine)])

@@ -104,23 +104,30 @@ def score_rows(q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float
 def _score_visible(queries: Tensor, keys: Tensor, full: int, block: int, best: Tensor) -> None:
     """Blocks that every query sees whole: a product and a maximum, no mask."""
     wide = queries.shape[1]
-    step = max(_TILE // wide // block, 1)
-    tile = queries.new_empty((min(step, full) * block, wide))
-    for b in range(0, full, step):
-        last = min(b + step, full)
-        part = tile[: (last - b) * block]
-        torch.mm(keys[b * block : last * block], queries, out=part)
-        torch.amax(part.view(last - b, block, wide), 1, out=best[b:last])
+    step = min(max(_TILE // wide // block, 1), full)
+    if not step:
+        return
+    tile = queries.new_empty((step * block, wide))
+    tokens = keys[: full * block].split(step * block)
+    for part, found in zip(tokens, best[:full].split(step), strict=True):
+        scored = tile if len(part) == len(tile) else tile[: len(part)]
+        torch.mm(part, queries, out=scored)
+        torch.amax(scored.view(-1, block, wide), 1, out=found)
 
 
 def _score_partly(
     queries: Tensor, keys: Tensor, first: int, count: int, block: int, best: Tensor
 ) -> None:
-    """The newest blocks, of which some queries see a part or nothing."""
-    position = torch.arange(first, first + count, device=keys.device)
+    """The newest blocks: queries before a block see nothing of it, those inside it a part."""
+    each = queries.shape[1] // count  # columns of a query
+    stop = first + count
     for b in range((first + 1) // block, len(best)):
-        stop = min((b + 1) * block, first + count)
-        tile = (keys[b * block : stop] @ queries).view(stop - b * block, count, -1)
-        at = torch.arange(b * block, stop, device=keys.device)
-        tile.masked_fill_((at[:, None] > position)[..., None], -torch.inf)
-        best[b] = tile.amax(0).view(-1)
+        start, end = b * block, min((b + 1) * block, stop)
+        before, inside = max(start - first, 0), min(end - first, count)
+        tile = keys[start:end] @ queries[:, before * each :]  # [tokens, columns]
+        token = torch.arange(start, end, device=keys.device)
+        query = torch.arange(first + before, first + inside, device=keys.device)
+        hidden = token[:, None] > query.repeat_interleave(each)
+        tile[:, : hidden.shape[1]].masked_fill_(hidden, -torch.inf)
+        best[b, : before * each] = -torch.inf
+        torch.amax(tile, 0, out=best[b, before * each :])
