@@ -11,8 +11,8 @@ from msa_suites.correctness.checks_attention import decode_arguments
 from msa_suites.correctness.margins import as_mask
 from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import compare
-from msa_suites.correctness.subject import Failed, Skipped, same
-from msa_suites.correctness.trial import Arguments, Trial
+from msa_suites.correctness.subject import Arguments, Failed, Skipped, same
+from msa_suites.correctness.trial import Trial
 from msa_suites.inputs import with_gaps
 
 _TESTED = (
@@ -74,9 +74,10 @@ def inputs_unchanged(t: Trial) -> None:
 def fresh_outputs(t: Trial) -> None:
     """Other inputs give their own result, also in the same memory; earlier results stay."""
     other = t.material.variant("other")
-    for operation, (tensors, keywords) in _calls(t):
+    for operation, arguments in _calls(t):
         if operation in ("sparse_decode", "combine"):
             continue
+        tensors, keywords = arguments
         moving = tuple(x.clone() for x in tensors)
         first = t.run(operation, (moving, keywords))
         before = _copies(first)
@@ -84,7 +85,8 @@ def fresh_outputs(t: Trial) -> None:
         for x, y in zip(moving, theirs, strict=True):
             x.copy_(y)
         second = t.run(operation, (moving, keywords))
-        for i, (a, b) in enumerate(zip(before, first, strict=True)):
+        kept = t.retained(operation, arguments, (theirs, keywords)) or first
+        for i, (a, b) in enumerate(zip(before, kept, strict=True)):
             if not same(a, b):
                 raise Failed(f"{operation}: a later call overwrote result {i} of an earlier one")
         _judge(t, operation, second, other)

@@ -97,7 +97,8 @@ def compare(
     if bool(wrong.any()):
         first = _first(wrong)
         worst = float(error.max())
-        row_share = float(error[first].norm() / size[first].norm().clamp_min(1e-300))
+        right = float(size[first].norm())
+        row_share = float(error[first].norm()) / right if right else float("inf")
         what = (
             f"maximum error {worst:.3g} (bound {bound:.3g}), relative L2 of the first wrong row "
             f"{row_share:.3g} (bound {ROW_FACTOR * relative:.3g})"

@@ -15,6 +15,8 @@ from torch import Tensor
 from msa_kernels.contract import Capabilities
 from msa_suites.case import Case
 
+Arguments = tuple[tuple[Tensor, ...], dict[str, object]]
+
 
 class Failed(Exception):  # an outcome, not an error
     """The check failed; the message is the detail that people read."""
@@ -29,6 +31,14 @@ class Call(Protocol):
 
     def __call__(self, operation: str, /, *tensors: Tensor, **keywords: object) -> object:
         """The operation's result as it came."""
+        ...
+
+
+class Retaining(Protocol):
+    """A :class:`Call` in another process, where a result cannot be watched after it was sent."""
+
+    def retained(self, operation: str, first: Arguments, second: Arguments) -> object:
+        """The result of a first call, as it stands after a second one."""
         ...
 
 
@@ -119,14 +129,32 @@ class Subject:
             if written:
                 raise Failed(f"{operation}: tensor argument {written[0]} was written to")
 
-    def _call(
-        self, operation: str, tensors: tuple[Tensor, ...], keywords: dict[str, object]
-    ) -> object:
-        moved = [x.to(self.device) for x in tensors]
+    def retained(self, operation: str, first: Arguments, second: Arguments) -> object:
+        """The subject's own :meth:`Retaining.retained`; None if it has none.
+
+        Raises:
+            Failed: a call raised.
+        """
+        ask = getattr(self.call, "retained", None)
+        if ask is None:
+            return None
+        try:
+            return ask(operation, self._moved(first), self._moved(second))
+        except Exception as error:
+            raise Failed(f"{operation} raised {type(error).__name__}: {error}") from error
+
+    def _moved(self, arguments: Arguments) -> Arguments:
+        tensors, keywords = arguments
         named = {
             name: value.to(self.device) if isinstance(value, Tensor) else value
             for name, value in keywords.items()
         }
+        return tuple(x.to(self.device) for x in tensors), named
+
+    def _call(
+        self, operation: str, tensors: tuple[Tensor, ...], keywords: dict[str, object]
+    ) -> object:
+        moved, named = self._moved((tensors, keywords))
         try:
             return self.call(operation, *moved, **named)
         except TypeError as error:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from msa_harness.client import WorkerCrashedError, WorkerError, WorkerTimeoutError
+from msa_harness.protocol import ref
 from msa_harness.records import Sample
 from msa_kernels.contract import Capabilities
 from msa_suites.correctness.run import FAILED, CheckResult, iterate_checks, plan, to_samples
-from msa_suites.correctness.subject import Call
+from msa_suites.correctness.subject import Arguments
 from msa_suites.correctness.table import CHECKS
 from msa_suites.session import SUBJECT, Session
 
@@ -36,11 +37,22 @@ class RemoteSubject:
         record = session.card(self._worker, label)
         self.capabilities = Capabilities.parse(record["capabilities"], record["operations"])
 
-    def call(self, operation: str, /, *tensors: Tensor, **keywords: object) -> object:
+    def __call__(self, operation: str, /, *tensors: Tensor, **keywords: object) -> object:
         try:
             return self._worker.call(SUBJECT, operation, tensors, keywords)
         except (WorkerCrashedError, WorkerTimeoutError):
             # The process is gone; the check fails with what happened, the next one gets another.
+            self._worker = self._session.start(self._label)
+            raise
+
+    def retained(self, operation: str, first: Arguments, second: Arguments) -> object:
+        """A first result as it stands, in the worker, after a second call."""
+        try:
+            self._worker.call(SUBJECT, operation, *first, keep="retained")
+            self._worker.call(SUBJECT, operation, *second)
+            self._worker.load("copy", "copy:copy")
+            return self._worker.call("copy", "", [ref("retained")])
+        except (WorkerCrashedError, WorkerTimeoutError):
             self._worker = self._session.start(self._label)
             raise
 
@@ -58,10 +70,9 @@ def check_side(
     """
     table = plan(profile=session.profile, only=only, cases=session.cases)
     subject = RemoteSubject(session, label)
-    call: Call = subject.call
     try:
         yield from iterate_checks(
-            call,
+            subject,
             subject.capabilities,
             table=table,
             device=session.device,

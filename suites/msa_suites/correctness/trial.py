@@ -13,10 +13,8 @@ from msa_suites.correctness.diagnose import Evidence, likely_cause
 from msa_suites.correctness.margins import as_mask, judge_selection
 from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import Mismatch, compare
-from msa_suites.correctness.subject import Expected, Failed, Subject, structured
+from msa_suites.correctness.subject import Arguments, Expected, Failed, Subject, structured
 from msa_suites.inputs import Inputs
-
-Arguments = tuple[tuple[Tensor, ...], dict[str, object]]
 
 
 @dataclass
@@ -84,6 +82,15 @@ class Trial:
         """Call and check the structure of the result."""
         result = self.subject.run(operation, *arguments)
         return structured(operation, result, self.expected(operation, arguments))
+
+    def retained(
+        self, operation: str, first: Arguments, second: Arguments
+    ) -> list[Tensor | None] | None:
+        """A first result as it stands after a second call; None where one can look here."""
+        result = self.subject.retained(operation, first, second)
+        if result is None:
+            return None
+        return structured(operation, result, self.expected(operation, first))
 
     def plain(self, operation: str) -> list[Tensor | None]:
         """The result on the case's own inputs, kept for the other checks."""
