@@ -110,7 +110,7 @@ def test_the_number_of_facts_is_that_of_the_task():
     facts = {task: load_items(task)[0].context.count("@") for task in RECALL_TASKS}
     assert facts == {
         "msa_niah_single": 1,
-        "msa_niah_multikey": 12,
+        "msa_niah_multikey": 6,
         "msa_niah_multivalue": 4,
         "msa_niah_multiquery": 8,
         "msa_facts": 12,

@@ -61,7 +61,7 @@ def _single(rng: np.random.Generator) -> tuple[list[Fact], list[Question]]:
 
 
 def _multikey(rng: np.random.Generator) -> tuple[list[Fact], list[Question]]:
-    facts = draw_similar_facts(rng, 12)
+    facts = draw_similar_facts(rng, 6)
     return facts, [_fact_question(fact) for fact in facts]
 
 
@@ -96,7 +96,7 @@ RECALL_PLAN: dict[str, tuple[Drawing, tuple[Batch, ...]]] = {
     ),
     "msa_niah_multikey": (
         _multikey,
-        (Batch("quick", 2048, 6), Batch("standard", 4096, 8), Batch("full", 8192, 12)),
+        (Batch("quick", 2048, 8), Batch("standard", 4096, 16), Batch("full", 8192, 16)),
     ),
     "msa_niah_multivalue": (
         _multivalue,
