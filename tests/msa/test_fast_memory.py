@@ -1,0 +1,35 @@
+"""Peak memory of a long call: linear in the tokens, whatever the number of block scores."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys, torch
+from msa import fast
+from msa.packing import cumulative
+torch.set_num_threads(1)
+n = int(sys.argv[1])
+q, k, v, qi = (torch.randn(n, h, 16) for h in (2, 1, 1, 1))
+ki = torch.randn(n, 1, 16)
+cu = cumulative([n])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+fast.attend(q, k, v, qi, ki, cu_q=cu, cu_k=cu, block=16, topk=4, scale=0.25, index_scale=0.25)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_extra_memory_is_linear() -> None:
+    peaks = []
+    for length in (16384, 65536):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, str(length)], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout))  # KiB
+    # All block scores of the longer call would take 1 GiB, the outputs take 8 MiB.
+    assert peaks[1] < 200 * 1024
+    assert peaks[1] < 6 * peaks[0] + 32 * 1024
