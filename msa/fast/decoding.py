@@ -41,27 +41,38 @@ def sparse_decode(
         out ``[B, Q, Hq, D]`` and LSE float32 ``[B, Q, Hq]``.
     """
     checks.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
-    batch, steps, heads, dim = q.shape
+    _, steps, heads, dim = q.shape
     groups, block = k_pages.shape[1:3]
     newest = torch.arange(steps, device=q.device) - steps
     position = (k_lens.to(q.device)[:, None] + newest).repeat_interleave(groups)  # [B * Q * Hkv]
-    group = torch.arange(groups, device=q.device).repeat(batch * steps)
-    chosen = selection.reshape(-1, selection.shape[-1])  # [B * Q * Hkv, k]
+    row = torch.arange(len(position), device=q.device)
+    chosen = selection.reshape(len(position), -1)  # [B * Q * Hkv, k]
     valid = (chosen >= 0) & (chosen <= (position // block)[:, None])
     ids = torch.where(valid, chosen, 0).long()
-    pages = page_table.long().repeat_interleave(steps * groups, 0).gather(1, ids)
+    pages = page_table[(row // (steps * groups))[:, None], ids].long()
     queries = q.reshape(-1, heads // groups, dim)
     out = torch.empty_like(queries)
     lse = queries.new_empty(queries.shape[:2], dtype=torch.float32)
-    hidden = ids[..., None] * block + torch.arange(block, device=q.device) > position[:, None, None]
-    hidden |= ~valid[..., None]  # [B * Q * Hkv, k, block]
+    # Tokens of a page that a query may read.
+    seen = torch.where(valid, position[:, None] + 1 - ids * block, 0).clamp_max(block)
     held = max(_HELD // (ids.shape[1] * block * dim), 1)
-    for start in range(0, len(ids), held):
-        rows = slice(start, start + held)
-        out[rows], lse[rows] = _decode_rows(
-            queries[rows], k_pages, v_pages, pages[rows], group[rows], hidden[rows], scale
+    for start in range(0, len(row), held):
+        part = slice(start, start + held)
+        out[part], lse[part] = _decode_rows(
+            queries[part], k_pages, v_pages, pages[part], row[part] % groups, seen[part], scale
         )
     return out.view_as(q), lse.view(q.shape[:3])
+
+
+def _take(store: Tensor, pages: Tensor, group: Tensor) -> Tensor:
+    """A copy of pages ``[n, k]`` of groups ``[n]``: ``[n, k, block, D]`` in the working dtype."""
+    if store.is_contiguous():
+        flat = pages * store.shape[1] + group[:, None]
+        found = store.flatten(0, 1).index_select(0, flat.view(-1))
+        found = found.view(*pages.shape, *store.shape[2:])
+    else:
+        found = store[pages, group[:, None]]
+    return found.to(working_dtype(store))
 
 
 def _decode_rows(
@@ -70,17 +81,24 @@ def _decode_rows(
     v_pages: Tensor,
     pages: Tensor,
     group: Tensor,
-    hidden: Tensor,
+    seen: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """Rows of one query and group each: q ``[n, R, D]``, pages ``[n, k]``, group ``[n]``."""
-    work = working_dtype(q)
-    keys = k_pages[pages, group[:, None]].to(work).flatten(1, 2)  # [n, k * block, D]
-    values = v_pages[pages, group[:, None]].to(work).flatten(1, 2)
-    unread = hidden.flatten(1)
-    logits = (q.to(work) * scale) @ keys.mT  # [n, R, k * block]
-    logits.masked_fill_(unread[:, None], -torch.inf)
+    """Rows of one query and group each: q ``[n, R, D]``, pages and seen ``[n, k]``, group ``[n]``.
+
+    ``seen`` counts the tokens of a page that may be read; the rest may hold NaN, and NaN times
+    zero is NaN.
+    """
+    keys, values = (_take(store, pages, group) for store in (k_pages, v_pages))
+    block = keys.shape[2]
+    token = torch.arange(block, device=q.device)
+    logits = (q.to(keys.dtype) * scale) @ keys.flatten(1, 2).mT  # [n, R, k * block]
+    cut = (seen < block).nonzero(as_tuple=True)  # few: mostly the local pages
+    if len(cut[0]):
+        hidden = token >= seen[cut][:, None]  # [cut, block]
+        tiles = logits.view(len(q), -1, *keys.shape[1:3])
+        tiles[cut[0], :, cut[1]] = tiles[cut[0], :, cut[1]].masked_fill(hidden[:, None], -torch.inf)
+        values[cut] = values[cut].masked_fill(hidden[..., None], 0.0)
     lse = torch.logsumexp(logits, -1)
     weight = logits.sub_(lse.nan_to_num(neginf=0.0)[..., None]).exp_()
-    # Slots that are not read may hold NaN, and NaN times zero is NaN.
-    return (weight @ values.masked_fill_(unread[..., None], 0.0)).to(q.dtype), lse.float()
+    return (weight @ values.flatten(1, 2)).to(q.dtype), lse.float()
