@@ -99,13 +99,13 @@ def select_blocks(
                 .nan_to_num(nan=-torch.inf, neginf=-torch.inf, posinf=torch.inf)
             )
             order = torch.argsort(ranked, dim=-1, descending=True, stable=True)
-            for group in range(scores.shape[1]):
-                forced = {
-                    b for b in range(local + 1) if b < sink_blocks or b > local - local_blocks
-                }
-                rest = [b for b in order[group].tolist() if b not in forced]
+            forced = {b for b in range(local + 1) if b < sink_blocks or b > local - local_blocks}
+            chosen = []
+            for best_first in order.tolist():  # of every group
+                rest = [b for b in best_first if b not in forced]
                 kept = sorted([*forced, *rest][:topk])
-                selection[row, group, : len(kept)] = torch.tensor(kept, dtype=torch.int32)
+                chosen.append(kept + [-1] * (topk - len(kept)))
+            selection[row] = torch.tensor(chosen, dtype=torch.int32)
     return selection
 
 

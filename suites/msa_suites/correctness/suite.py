@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from msa_harness.client import WorkerCrashedError, WorkerError, WorkerTimeoutError
@@ -70,6 +71,9 @@ def check_side(
     """
     table = plan(profile=session.profile, only=only, cases=session.cases)
     subject = RemoteSubject(session, label)
+    # Judge and subject take turns: idle threads of one would spin beside those of the other.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield from iterate_checks(
             subject,
@@ -79,6 +83,7 @@ def check_side(
             progress=lambda p: session.say(f"{label}: check {p.number}/{p.total} {p.check}"),
         )
     finally:
+        torch.set_num_threads(threads)
         subject.close()
 
 
