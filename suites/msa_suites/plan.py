@@ -56,20 +56,19 @@ def here() -> Path:
     return Path(msa_suites.__file__).resolve().parents[2]
 
 
-def find_repository() -> Path:
-    """The msa-bench checkout to measure: around the current directory, else the judge's own.
+def find_repository(named: Path | None = None) -> Path:
+    """The msa-bench checkout to measure: the named one, else around the current directory or here.
 
     Raises:
-        SubjectError: neither is a git checkout of msa-bench.
+        SubjectError: none of them is a git checkout of msa-bench.
     """
-    for start in (Path.cwd(), here()):
+    for start in (named,) if named is not None else (Path.cwd(), here()):
         for folder in (start, *start.parents):
             if (folder / ".git").exists() and (folder / "msa" / "reference.py").exists():
                 return folder
     raise SubjectError(
-        f"repository: wanted a git checkout of msa-bench at {Path.cwd()} or {here()}, got none; "
-        "to compare anybody's implementation use --implementation with --base-python or "
-        "--base-path"
+        f"--repo: wanted a git checkout of msa-bench at {named or Path.cwd()}, got none; "
+        "to compare anybody's implementation use --implementation with --base-python or --base-path"
     )
 
 
@@ -96,7 +95,7 @@ def plan_gate(args: argparse.Namespace, copies: Path) -> Plan:
                 "--head-path), got both"
             )
         return _plan_outside(args)
-    repo = find_repository()
+    repo = find_repository(args.repo)
     base_rev = args.base or subjects.merge_base_with_main(repo)
     base = subjects.from_revision("base", repo, base_rev, copies, entries=SUBJECT_ENTRIES)
     head = subjects.from_revision("head", repo, args.head, copies, entries=SUBJECT_ENTRIES)
@@ -194,7 +193,7 @@ def hand_over(args: argparse.Namespace, argv: list[str]) -> None:
     """
     if args.judge == "here" or outside(args):
         return
-    repo = find_repository()
+    repo = find_repository(args.repo)
     commit = subjects.resolve_revision(repo, args.base or subjects.merge_base_with_main(repo))
     if args.judged_by:
         return
@@ -213,6 +212,6 @@ def hand_over(args: argparse.Namespace, argv: list[str]) -> None:
         "PYTHONPATH": os.pathsep.join(str((tree / e).resolve()) for e in JUDGE_ENTRIES),
     }
     command = [sys.executable, "-P", "-m", "msa_suites", *argv]
-    command += ["--judged-by", commit, "--out", str(args.out)]
+    command += ["--judged-by", commit, "--repo", str(repo), "--out", str(args.out)]
     # A child, not an exec: Ctrl-C reaches both, and the exit code is the child's.
     raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)

@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whose suites and specification decide: base's, so that a change cannot relax its "
         "own gate, or the installed ones",
     )
+    revisions.add_argument(
+        "--repo", type=Path, metavar="DIR", help="checkout (default: around the current directory)"
+    )
     others = parser.add_argument_group("two environments or paths of anybody's implementation")
     others.add_argument("--base-python", metavar="PYTHON", help="interpreter of base")
     others.add_argument("--head-python", metavar="PYTHON", help="interpreter of head")
@@ -42,10 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from msa_suites import SUITES
     from msa_suites.plan import hand_over, plan_gate
     from msa_suites.runner import default_directory
     from msa_suites.running import run_plan
 
+    options.pick("--suite", args.suite or (), SUITES)
     args.out = Path(args.out) if args.out else default_directory("gate")
     options.check_out(args)
     hand_over(args, args.argv)

@@ -1,0 +1,1 @@
+"""Micro-benchmarks of single operations, with pytest-benchmark. They time; the gate judges."""

@@ -1,0 +1,166 @@
+"""The command line as its users drive it: two small outside implementations, one judge."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from msa_suites import cli
+
+REPOSITORY = Path(__file__).parents[2]
+
+GOOD = """
+from msa import reference
+
+CAPABILITIES = {"dtypes": ["float32"]}
+block_scores = reference.block_scores
+select_blocks = reference.select_blocks
+sparse_attention = reference.sparse_attention
+"""
+
+MEAN = (
+    GOOD
+    + """
+import torch
+
+
+def block_scores(q_idx, k_idx, *, cu_q, cu_k, block, scale):
+    from msa.scorers import find_scorer
+
+    return find_scorer("mean")(q_idx, k_idx, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale)
+"""
+)
+
+HANG = (
+    GOOD
+    + """
+def select_blocks(*args, **kwargs):
+    while True:
+        pass
+"""
+)
+
+CRASH = (
+    GOOD
+    + """
+def select_blocks(*args, **kwargs):
+    import os, signal
+
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
+)
+
+CASES = [
+    {"name": "small", "q_lens": [70], "k_lens": [70], "Hq": 2, "Hkv": 1, "D": 16, "Di": 16,
+     "block": 16, "topk": 2}
+]  # fmt: skip
+
+
+def bench(tmp_path, *argv):
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "msa_suites", *argv],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=280,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """``base`` and ``head`` each with a module ``theirs``, and a file of cases."""
+
+    def make(base, head):
+        for label, source in (("base", base), ("head", head)):
+            (tmp_path / label).mkdir()
+            (tmp_path / label / "theirs.py").write_text(textwrap.dedent(source))
+        lines = "".join(json.dumps(case) + "\n" for case in CASES)
+        (tmp_path / "cases.jsonl").write_text(lines)
+        return tmp_path
+
+    return make
+
+
+def gate(folder, *more):
+    options = ["--implementation", "theirs", "--base-path", "base", "--head-path", "head"]
+    options += ["--suite", "correctness", "--cases", "cases.jsonl", "--out", "run", "--json"]
+    return bench(folder, "gate", *options, "--threads", "1", *more)
+
+
+def test_a_good_change_passes(folder):
+    where = folder(GOOD, GOOD + "# a comment\n")
+    done = gate(where)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"]) == (0, "PASS"), done.stdout + done.stderr
+    assert {"correctness/selection", "correctness/scores"} <= {
+        series["name"] for series in document["series"]
+    }
+    written = {path.name for path in (where / "run").iterdir()}
+    assert {"run.json", "samples.jsonl", "verdict.json", "report.md", "report.html"} <= written
+
+
+def test_mean_pooling_is_a_regression(folder):
+    where = folder(GOOD, MEAN)
+    done = gate(where)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"]) == (1, "REGRESSION")
+    failed = {s["name"]: s for s in document["series"] if s["verdict"] == "REGRESSION"}
+    assert "correctness/scores" in failed
+    assert "msa-bench gate --suite correctness" in failed["correctness/scores"]["repro"]
+    recorded = json.loads((where / "run" / "verdict.json").read_text())
+    assert recorded["verdict"] == "REGRESSION"
+    assert (where / "run" / "report.html").stat().st_size > 1000
+    # The run is there: a second one may not write into it, and --resume measures nothing again.
+    again = gate(where)
+    assert again.returncode == 2
+    assert "a run is at run already" in again.stderr
+    lines = (where / "run" / "samples.jsonl").read_text()
+    assert gate(where, "--resume").returncode == 1
+    assert (where / "run" / "samples.jsonl").read_text() == lines
+    compared = bench(where, "compare", "run", "run", "--json")
+    assert compared.returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "words"), [(HANG, "took longer than 5 s and was killed"), (CRASH, "signal SIGSEGV")]
+)
+def test_a_hang_and_a_crash_are_reported_as_what_they_are(folder, source, words):
+    done = gate(folder(GOOD, source), "--timeout", "5")
+    assert done.returncode == 1, done.stderr
+    notes = " ".join(series["note"] for series in json.loads(done.stdout)["series"])
+    assert words in notes
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["gate", "--base", "no-such-rev"], "wanted a commit"),
+        (["gate", "--base", "HEAD", "--base-path", "."], "got both"),
+        (["gate", "--suite", "qualty"], "did you mean quality?"),
+        (["gate", "--base-python", "no-such-python"], "wanted a Python interpreter"),
+        (["check", "--cases", "none.jsonl"], "none.jsonl"),
+        (["check", "--model", "./nowhere", "--suite", "quality"], "wanted a model directory"),
+        (["conformance", "--implementation", "tourch"], "torch"),
+        (["conformance", "--implementation", "nothing:here"], "nothing"),
+        (["compare", "nowhere", "nowhere"], "nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["sweep", "--scorers", "maxx"], "did you mean max"),
+        (["sweep", "--budgets", "1"], "local + 1 sink blocks that are forced, got 1"),
+        (["sweep", "--budgets", "64"], "MSA equals dense attention"),
+        (["gate", "--resume", "--out", "nowhere"], "wanted an interrupted run"),
+    ],
+)
+def test_bad_input_is_exit_2_and_one_line(tmp_path, argv, words, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*argv, "--repo", str(REPOSITORY)] if argv[0] == "gate" else argv) == 2
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.out == ""
