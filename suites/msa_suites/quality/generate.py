@@ -92,7 +92,7 @@ Drawing = Callable[[np.random.Generator], tuple[list[Fact], list[Question]]]
 RECALL_PLAN: dict[str, tuple[Drawing, tuple[Batch, ...]]] = {
     "msa_niah_single": (
         _single,
-        (Batch("quick", 2048, 24), Batch("standard", 4096, 40), Batch("full", 8192, 40)),
+        (Batch("quick", 2048, 16), Batch("standard", 4096, 48), Batch("full", 8192, 40)),
     ),
     "msa_niah_multikey": (
         _multikey,
@@ -100,7 +100,7 @@ RECALL_PLAN: dict[str, tuple[Drawing, tuple[Batch, ...]]] = {
     ),
     "msa_niah_multivalue": (
         _multivalue,
-        (Batch("quick", 2048, 12), Batch("standard", 4096, 12), Batch("full", 8192, 12)),
+        (Batch("quick", 2048, 8), Batch("standard", 4096, 16), Batch("full", 8192, 16)),
     ),
     "msa_niah_multiquery": (
         _multiquery,
