@@ -67,7 +67,7 @@ def decode(data: bytes | bytearray) -> dict[str, object]:
 
 
 def plain(value: object, where: str) -> object:
-    """The value, ready to be sent: tensors detached, on the CPU, without surplus storage.
+    """The value, ready to be sent: tensors detached and on the CPU, strides as they were.
 
     A tensor must be exactly that: a subclass could put its work off until it is read.
 

@@ -230,9 +230,12 @@ def proportion_loss_interval(
 ) -> Interval:
     """Interval of the loss of a paired proportion (base - head), clusters kept whole.
 
-    Bonett and Price's adjustment, one item added to each discordant cell, as two clusters of
-    one, so that a run without a discordant item still has a bound; the variance is cluster-robust.
-    The estimate is the plain difference, the bounds are those of the adjusted one.
+    Bonett and Price's adjustment, something added to each discordant cell, so that a run without a
+    discordant item still has a bound; the variance is cluster-robust. Items apart, one item is
+    added to each; items that share clusters, a cluster of the square root of their mean size: by
+    simulation (loss at the margin, ICC 0.2) a false claim of non-inferiority then stays near its
+    nominal rate, where one item is claimed wrongly seven times as often. The estimate is the plain
+    difference, the bounds are those of the adjusted one.
 
     Args:
         base: 1.0 success, 0.0 failure, one per item.
@@ -252,7 +255,8 @@ def proportion_loss_interval(
     _at_least("items", success[0].size, 1)
     loss = success[0] - success[1]
     sums, sizes = _by_cluster(loss, clusters)
-    sums, sizes = np.append(sums, (1.0, -1.0)), np.append(sizes, (1.0, 1.0))
+    extra = math.sqrt(float(sizes.mean()))
+    sums, sizes = np.append(sums, (extra, -extra)), np.append(sizes, (extra, extra))
     centre = float(sums.sum() / sizes.sum())
     se = _cluster_se(sums, sizes, centre)
     adjusted = _student(centre, se, sums.size - 1, sums.size - 2, confidence)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -68,13 +69,20 @@ class Subject:
 
 def _git(repo: Path, *arguments: str) -> bytes:
     try:
-        done = subprocess.run(["git", "-C", str(repo), *arguments], capture_output=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(repo), *arguments], capture_output=True, check=True, env=_outside()
+        )
     except FileNotFoundError as error:
         raise SubjectError("wanted git on the PATH, got none") from error
     except subprocess.CalledProcessError as error:
         text = error.stderr.decode(errors="replace").strip()
         raise SubjectError(f"git {' '.join(arguments[:2])} in {repo}: {text}") from error
     return done.stdout
+
+
+def _outside() -> dict[str, str]:
+    """The environment without git's own names: a hook would point them at its repository."""
+    return {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
 
 
 def _line(repo: Path, *arguments: str) -> str:
