@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from msa_suites.commands import options
 
@@ -14,9 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="append", metavar="NAME", help="only this check (repeatable)"
     )
-    parser.add_argument(
-        "--cases", type=options.Path, metavar="FILE", help="own shapes as JSON lines"
-    )
+    parser.add_argument("--cases", type=Path, metavar="FILE", help="own shapes as JSON lines")
     parser.add_argument("--python", metavar="PYTHON", help="interpreter that has it")
     parser.add_argument("--path", metavar="DIR", help="folder to import it from")
     parser.add_argument("--threads", type=options.positive, default=options.default_threads())

@@ -50,8 +50,8 @@ def _tasks() -> Rows:
 
 
 def _metrics() -> Rows:
+    from msa_harness.gates import parse_gates
     from msa_suites.plan import own_gates
-    from msa_suites.runner import parse_gates
 
     table = parse_gates(own_gates().read_text())
     return [

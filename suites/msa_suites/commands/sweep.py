@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msa_suites.commands import options
+
+if TYPE_CHECKING:
+    from msa_suites.quality.sweep import SweepRow
 
 DEFAULT_SCORERS = ("max", "mean", "quest", "random", "recent")
 DEFAULT_BUDGETS = (2, 3, 4, 8, 16)
@@ -101,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _kept(args: argparse.Namespace, setup: dict[str, object]) -> list[object]:
+def _kept(args: argparse.Namespace, setup: dict[str, object]) -> list[SweepRow]:
     """Rows of an interrupted sweep with the same set-up."""
     from msa_suites.quality.sweep import SweepRow
 
@@ -119,7 +123,7 @@ def _kept(args: argparse.Namespace, setup: dict[str, object]) -> list[object]:
         raise ValueError(f"{file}: wanted a recorded sweep, got {error}") from error
     if kept["setup"] != setup:
         raise ValueError(f"{file}: wanted a sweep with {setup}, got one with {kept['setup']}")
-    return list(rows)
+    return rows
 
 
 def _keep(folder: Path, document: dict[str, object]) -> None:
@@ -129,15 +133,15 @@ def _keep(folder: Path, document: dict[str, object]) -> None:
     write_atomic(folder / "sweep.json", json.dumps(document, indent=1) + "\n")
 
 
-def _print(rows: list[object], args: argparse.Namespace) -> None:
+def _print(rows: list[SweepRow], args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from msa_suites.quality.sweep import DENSE, SweepRow
+    from msa_suites.quality.sweep import DENSE
 
     table = Table(title=f"Recall of 12 facts at {args.length} bytes (perplexity against dense)")
     table.add_column("scorer")
-    found = {(row.scorer, row.budget): row for row in rows if isinstance(row, SweepRow)}
+    found = {(row.scorer, row.budget): row for row in rows}
     for budget in args.budgets:
         table.add_column(f"k {budget}", justify="right")
     for scorer in args.scorers:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from queue import Queue
 
 from msa_harness.client import CallFailedError, Worker, WorkerError
 from msa_harness.records import INVALID, Sample
@@ -16,21 +19,49 @@ SETTINGS: dict[str, object] = {"topk": 4, "block": 32, "sink_blocks": 1, "local_
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
-    """Samples of every side, one batch a task, so that an interrupted run keeps whole tasks."""
-    for label in session.sides:
-        tasks = [task for task in TASKS if not _is_done(session, task, label)]
-        fidelity = not _is_done(session, "fidelity", label)
-        if not tasks and not fidelity:
-            continue
-        with session.worker(label) as worker:
-            worker.load("evaluate", "msa_suites.quality.evaluate:evaluate")
-            for task in tasks:
-                session.say(f"{label}: {task}")
-                yield _evaluate(session, worker, label, task)
-            if fidelity:
-                session.say(f"{label}: fidelity to dense attention")
-                worker.load("fidelity", "msa_suites.quality.fidelity:measure_fidelity")
-                yield _fidelity(session, worker, label)
+    """Samples of every side, one batch a task, so that an interrupted run keeps whole tasks.
+
+    The sides run at the same time on one thread each: the model is too small to gain from more,
+    and nothing here is timed.
+    """
+    quiet = replace(session, threads=1)
+    batches: Queue[list[Sample] | None] = Queue()
+
+    def run(label: str) -> None:
+        try:
+            for batch in _measure_side(quiet, label):
+                batches.put(batch)
+        finally:
+            batches.put(None)
+
+    with ThreadPoolExecutor(max_workers=len(session.sides)) as pool:
+        # A worker ends with the thread that started it, so each side stays in one thread.
+        sides = [pool.submit(run, label) for label in session.sides]
+        left = len(sides)
+        while left:
+            batch = batches.get()
+            if batch is None:
+                left -= 1
+            else:
+                yield batch
+        for side in sides:
+            side.result()
+
+
+def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
+    tasks = [task for task in TASKS if not _is_done(session, task, label)]
+    fidelity = not _is_done(session, "fidelity", label)
+    if not tasks and not fidelity:
+        return
+    with session.worker(label) as worker:
+        worker.load("evaluate", "msa_suites.quality.evaluate:evaluate")
+        for task in tasks:
+            session.say(f"{label}: {task}")
+            yield _evaluate(session, worker, label, task)
+        if fidelity:
+            session.say(f"{label}: fidelity to dense attention")
+            worker.load("fidelity", "msa_suites.quality.fidelity:measure_fidelity")
+            yield _fidelity(session, worker, label)
 
 
 def _is_done(session: Session, task: str, label: str) -> bool:
@@ -48,6 +79,8 @@ def _evaluate(session: Session, worker: Worker, label: str, task: str) -> list[S
         "tasks": [task],
         "profile": session.profile,
         "device": session.device,
+        # Dense attention tells whether a task has a signal; it is the same on both sides.
+        "attentions": ["dense", "msa"] if label == "head" else ["msa"],
     }
     try:
         rows = worker.call("evaluate", "", [session.model], arguments)
