@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from msa.scorers import SCORERS
     from msa_suites.models.attention import MsaSettings
-    from msa_suites.quality.sweep import DENSE, SweepRow, as_json, sweep
+    from msa_suites.quality.sweep import DENSE, as_json, sweep
     from msa_suites.runner import progress
 
     options.pick("--scorers", args.scorers, SCORERS)
