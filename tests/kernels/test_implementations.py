@@ -1,0 +1,129 @@
+"""The table of implementations: names, capabilities, identities, reasons."""
+
+import types
+
+import pytest
+import torch
+
+import msa.fast
+import msa.reference
+import msa_kernels
+from msa_kernels import Capabilities, ImplementationError
+
+
+def test_names_lead_to_modules():
+    assert msa_kernels.load("reference") is msa.reference
+    assert msa_kernels.load("torch") is msa.fast
+    assert msa_kernels.load("msa.fast") is msa.fast
+    assert msa_kernels.load(msa.fast) is msa.fast
+
+
+def test_a_bare_callable_is_attend():
+    found = msa_kernels.load("msa.reference:attend")
+    assert msa_kernels.operations(found) == ("attend",)
+    assert found.attend is msa.reference.attend
+    assert msa_kernels.identity(found).name == "msa.reference:attend"
+
+
+def test_a_class_is_made_and_an_object_is_taken():
+    class Mine:
+        def attend(self):
+            return None
+
+        def combine(self):
+            return None
+
+    assert msa_kernels.operations(msa_kernels.load(Mine)) == ("combine", "attend")
+    assert msa_kernels.operations(msa_kernels.load(Mine())) == ("combine", "attend")
+
+
+def test_a_file_can_be_named(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("class A:\n    @staticmethod\n    def attend(): return 3\n")
+    found = msa_kernels.load(f"{path}:A")
+    assert found.attend() == 3
+    identity = msa_kernels.identity(found)
+    assert identity.file == str(path)
+    assert len(identity.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("tourch", r"wanted one of reference, torch, .*got 'tourch'; did you mean torch\?"),
+        ("nothing_of_that_name", r"wanted one of .*got 'nothing_of_that_name'$"),
+        ("no_module:attend", r"cannot import no_module: ModuleNotFoundError.*file.py:object"),
+        ("msa.reference:atend", r"'atend', which it has not; did you mean attend\?"),
+        ("msa.packing", "wanted a callable or at least one of block_scores"),
+        ("missing.py:attend", "FileNotFoundError: wanted a Python file, got missing.py"),
+    ],
+)
+def test_what_cannot_be_found_says_why(spec, message):
+    with pytest.raises(ImplementationError, match=message):
+        msa_kernels.load(spec)
+
+
+def test_a_module_that_breaks_says_so(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("raise OSError('no such card')\n")
+    with pytest.raises(ImplementationError, match="OSError: no such card"):
+        msa_kernels.load(f"{path}:attend")
+
+
+def test_what_cannot_run_here_says_so_and_nothing_falls_back():
+    module = types.SimpleNamespace(attend=lambda: None, unavailable=lambda: "needs SM100")
+    with pytest.raises(ImplementationError, match="cannot run here: needs SM100"):
+        msa_kernels.load(module)
+
+
+def test_describe_has_a_row_or_a_reason_for_each():
+    rows = {row.name: row for row in msa_kernels.describe()}
+    assert set(rows) == set(msa_kernels.IMPLEMENTATIONS)
+    assert all(bool(row.operations) != bool(row.unavailable) for row in rows.values())
+    assert "attend" in rows["torch"].operations
+
+
+def test_the_card_is_plain_data():
+    card = msa_kernels.card("torch")
+    assert card["operations"] == list(msa_kernels.operations(msa.fast))
+    assert Capabilities.parse(card["capabilities"], card["operations"]) == (
+        msa_kernels.capabilities(msa.fast)
+    )
+    assert card["identity"]["version"] == msa.__version__
+
+
+def test_identity_follows_the_bytes(tmp_path):
+    digests = set()
+    for text in ("def attend(): return 1\n", "def attend(): return 2\n"):
+        path = tmp_path / "same.py"
+        path.write_text(text)
+        digests.add(msa_kernels.identity(msa_kernels.load(f"{path}:attend")).sha256)
+    assert len(digests) == 2
+
+
+def test_capabilities_read_many_spellings():
+    found = Capabilities.parse(
+        {"dtypes": [torch.float32, "bf16"], "paged": False, "head dims": (64,), "notes": "x"}, []
+    )
+    assert found.dtypes == {"float32", "bfloat16"}
+    assert found.layouts == {"packed"}
+    assert found.head_dims == {64}
+    assert found.why_not(head_dim=64) is None
+    assert found.why_not(head_dim=32) == "head dim 32: its capabilities are 64"
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"dtype": ["float32"]}, "wanted dtypes"),
+        ({"nan_score": True}, "wanted nan_scores"),
+        ({"dtypes": "float32"}, r"CAPABILITIES\['dtypes'\]: wanted a list"),
+        ({"head_dims": ["64"]}, "wanted a list of ints"),
+        ({"nan_scores": "yes"}, "wanted true or false"),
+        ({"tie_rule": 1}, "wanted a string"),
+    ],
+)
+def test_bad_capabilities_are_named(record, message):
+    module = types.SimpleNamespace(attend=lambda: None, CAPABILITIES=record)
+    with pytest.raises(ImplementationError, match=message):
+        msa_kernels.capabilities(module)
