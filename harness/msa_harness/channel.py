@@ -59,6 +59,7 @@ class Channel:
     Attributes:
         who: "worker of head", for messages.
         start_seconds: From the start of the process until it answered.
+        pid: Its process id.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Channel:
             self.close()
             raise
         self.start_seconds = time.perf_counter() - began
+        self.pid = self._process.pid
 
     def ask(self, op: str, request: Mapping[str, object], timeout: float) -> dict[str, Any]:
         """Send a request and wait for its answer.

@@ -55,6 +55,7 @@ class Worker:
     Attributes:
         subject: Whose code it runs.
         start_seconds: From the start of the process until it answered.
+        pid: Its process id.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Worker:
             subject, threads=threads, judge_paths=judge_paths, device=device, timeout=timeout
         )
         self.start_seconds = self._channel.start_seconds
+        self.pid = self._channel.pid
 
     def load(
         self,

@@ -17,99 +17,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Final
 
-METHODS: Final = ("speed", "paired_mean", "binary", "hard", "exact", "report")
-DIRECTIONS: Final = ("lower", "higher")
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """How the series that match a pattern are judged.
-
-    Attributes:
-        series: Pattern, `fnmatch` style ("speed/*").
-        method: "speed" (paired log ratios), "paired_mean" (bootstrap over clusters), "binary"
-            (McNemar and non-inferiority), "hard" (every check passes), "exact" (counts, no noise)
-            or "report" (recorded, does not gate).
-        direction: "lower" or "higher" is better.
-        unit: Unit that samples must carry; empty for any.
-        threshold: REGRESSION when the lower bound of the effect is above it (speed: tau).
-        margin: PASS when the upper bound of the effect is below it.
-        confidence: Of each one-sided bound.
-        pairs: Process pairs before the first judgement, and of a confirmation.
-        max_pairs: Most pairs before INCONCLUSIVE.
-        alternations: Calls per subject in one pair.
-        control: Pattern of the series that must not move; empty for none.
-        drift: How far the control may move (fraction).
-        signal_from: Pattern of the dense reference, `{series}` stands for the series' name; empty
-            for none.
-        signal_floor: Score that the dense reference must reach, or the series has no signal.
-        must_not_decrease: exact: a decrease is a REGRESSION too.
-        floor: Least mean of head when it is judged alone.
-        ceiling: Greatest mean of head when it is judged alone.
-    """
-
-    series: str
-    method: str
-    direction: str = "lower"
-    unit: str = ""
-    threshold: float = 0.0
-    margin: float = 0.0
-    confidence: float = 0.99
-    pairs: int = 8
-    max_pairs: int = 16
-    alternations: int = 12
-    control: str = ""
-    drift: float = 0.02
-    signal_from: str = ""
-    signal_floor: float = 0.8
-    must_not_decrease: bool = False
-    floor: float | None = None
-    ceiling: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot judge."""
-        if not self.series:
-            raise ValueError("series: wanted a pattern, got an empty text")
-        _one_of("method", self.method, METHODS)
-        _one_of("direction", self.direction, DIRECTIONS)
-        if not 0.5 < self.confidence < 1:
-            raise ValueError(f"confidence: wanted a number in (0.5, 1), got {self.confidence}")
-        for name in ("threshold", "margin", "drift"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
-        if self.method in ("speed", "paired_mean", "binary") and self.margin <= self.threshold:
-            raise ValueError(
-                f"margin: wanted more than the threshold {self.threshold}, got {self.margin}"
-            )
-        if not 2 <= self.pairs <= self.max_pairs:
-            raise ValueError(
-                f"pairs: wanted 2 <= pairs <= max_pairs, got {self.pairs} and {self.max_pairs}"
-            )
-        if self.alternations < 1:
-            raise ValueError(f"alternations: wanted at least 1, got {self.alternations}")
-
-    def matches(self, series: str) -> bool:
-        """Whether this gate is about the series."""
-        return fnmatchcase(series, self.series)
-
-
-@dataclass(frozen=True, slots=True)
-class Waiver:
-    """A reviewed exception: series (pattern), why, and the last day it holds."""
-
-    series: str
-    reason: str
-    expires: date
-
-    def __post_init__(self) -> None:
-        """Refuse a waiver that does not say what or why."""
-        for name in ("series", "reason"):
-            if not getattr(self, name).strip():
-                raise ValueError(f"{name}: wanted a text, got an empty one")
-
-    def holds(self, today: date) -> bool:
-        """Whether the waiver still applies."""
-        return today <= self.expires
+from msa_harness.gate import Gate, Waiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,13 +137,6 @@ def _known(where: str, data: Mapping[str, object], names: Iterable[str]) -> None
             near = get_close_matches(key, valid, n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
             raise ValueError(f"{where}: unknown key {key!r}, wanted {', '.join(valid)}{hint}")
-
-
-def _one_of(name: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        near = get_close_matches(value, valid, n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ValueError(f"{name}: wanted one of {', '.join(valid)}, got {value!r}{hint}")
 
 
 _KINDS: Final = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date
 
-from msa_harness.gates import Gate, GateTable
+from msa_harness.gate import Gate
+from msa_harness.gates import GateTable
 from msa_harness.judge_exact import judge_alone, judge_exact, judge_hard
 from msa_harness.judge_quality import judge_binary, judge_mean, no_signal
 from msa_harness.judge_speed import is_control, judge_speed
 from msa_harness.samples import Sample
-from msa_harness.series import Mode, Series, gather, screen
+from msa_harness.series import Mode, Series, gather, mean, screen
 from msa_harness.verdicts import More, Outcome, SeriesVerdict, Verdict, worst
 
 _WAIVABLE = (Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.REMOVED)
@@ -82,6 +83,9 @@ def _judge_one(
         problem = screen(series, mode)
         if problem is not None and problem.verdict is Verdict.ERROR:
             return problem
+        value, ceiling = mean(series.values("head").values()), series.gate.ceiling
+        if value is not None and ceiling is not None and value > ceiling:
+            return series.verdict(Verdict.INVALID, f"wanted at most {ceiling:g}, got {value:.3g}")
         return series.verdict(Verdict.NO_SIGNAL, f"{role}, does not gate")
     problem = screen(series, mode)
     if problem is not None:

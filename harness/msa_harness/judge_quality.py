@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from msa_harness.series import Series, lost_items, mean
-from msa_harness.statistics import (
-    Interval,
+from msa_harness.clustered import (
     cluster_mean_interval,
-    detectable,
     discordant,
     mcnemar_p,
     proportion_loss_interval,
 )
+from msa_harness.series import Series, lost_items, mean
+from msa_harness.statistics import Interval, detectable
 from msa_harness.verdicts import SeriesVerdict, Verdict
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
 
-from msa_harness.gates import Gate
+from msa_harness.gate import Gate
 from msa_harness.series import Mode, Series, screen
 from msa_harness.statistics import (
     Interval,

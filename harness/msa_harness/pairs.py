@@ -3,29 +3,36 @@
 A block is one pair of fresh processes, both alive from its start to its end. In it every series is
 called `alternations` times on each side, in the order base head head base and so on, so that drift
 of the machine falls on both alike; the median of the calls of one process is one sample, and the
-pair is the unit of replication. The control series runs in every block. Start-up is recorded apart.
+pair is the unit of replication. The control series runs in every block. Start-up is
+recorded apart, and so is the share of the cores that foreign processes took.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 
+from msa_harness.blocks import SUITE, Block, first_blocks, is_done, more_blocks
 from msa_harness.client import CallFailedError, Timing, Worker, WorkerError
-from msa_harness.gates import GateTable
-from msa_harness.judge_speed import CONFIRM
+from msa_harness.conditions import ForeignLoad
 from msa_harness.samples import ERROR, WRONG, Key, Sample
-from msa_harness.verdicts import More
 
-SUITE = "speed"
+__all__ = [
+    "FOREIGN",
+    "STARTUP",
+    "Block",
+    "PairRunner",
+    "TimedSeries",
+    "first_blocks",
+    "more_blocks",
+]
+
 STARTUP = "speed/startup"
-FIRST = "pair"
-# Pairs added at a time when the first set does not decide.
-STEP = 4
+FOREIGN = "speed/machine/foreign_load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class TimedSeries:
         check: Says what is wrong with an output, given the timing that carries it; empty for right.
             Asked before anything is timed, and again of the last timed call.
         control: Whether this is the unchanged code that judges the machine.
-        warmup: Calls before the first timed one.
+        warmup: Calls before the checked one; that one is itself a warm-up of the timed ones.
         repeats: Calls in one turn.
     """
 
@@ -54,76 +61,8 @@ class TimedSeries:
     vary: tuple[str, ...] = ()
     check: Callable[[Timing], str] | None = None
     control: bool = False
-    warmup: int = 1
+    warmup: int = 0
     repeats: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One pair of processes: its item ("pair-03", "confirm-00") and the series it times."""
-
-    item: str
-    names: frozenset[str]
-
-    @property
-    def number(self) -> int:
-        """Position in its set; its parity decides who goes first."""
-        return int(self.item.rpartition("-")[2].partition(".")[0])
-
-
-def first_blocks(names: Collection[str], gates: GateTable) -> list[Block]:
-    """The pairs that every series gets before it is judged for the first time."""
-    wanted = {name: (FIRST, 0, _pairs(name, gates)) for name in names}
-    return _blocks(wanted)
-
-
-def more_blocks(
-    wanted: Mapping[str, More | str], done: AbstractSet[Key], gates: GateTable, *, step: int = STEP
-) -> list[Block]:
-    """The pairs that answer the judge's requests, "more" or "confirm" by series.
-
-    Args:
-        wanted: Series to request, from `judge.needs_more`.
-        done: Keys that the run holds.
-        gates: Say how many pairs at most.
-        step: Pairs added at a time for "more".
-    """
-    ranges = {}
-    for name, request in wanted.items():
-        items = {item for _, series, _, item in done if series == name}
-        if request == "confirm":
-            ranges[name] = (CONFIRM, 0, _pairs(name, gates))
-        else:
-            have = sum(item.startswith(FIRST) for item in items)
-            gate = gates.gate_for(name)
-            most = gate.max_pairs if gate is not None else have + step
-            goal = max(_pairs(name, gates), min(have + step, most))
-            ranges[name] = (FIRST, 0, goal)
-    blocks = _blocks(ranges)
-    left = [
-        (block, frozenset(name for name in block.names if not _is_done(name, block.item, done)))
-        for block in blocks
-    ]
-    return [Block(block.item, names) for block, names in left if names]
-
-
-def _pairs(name: str, gates: GateTable) -> int:
-    gate = gates.gate_for(name)
-    return gate.pairs if gate is not None else 2
-
-
-def _blocks(wanted: Mapping[str, tuple[str, int, int]]) -> list[Block]:
-    names: dict[tuple[str, int], set[str]] = {}
-    for name, (prefix, first, last) in wanted.items():
-        for number in range(first, last):
-            names.setdefault((prefix, number), set()).add(name)
-    # The first set before confirmations: a control must be judged with the set it guards.
-    order = sorted(names, key=lambda key: (key[0] == CONFIRM, key[1]))
-    return [Block(f"{prefix}-{n:02d}", frozenset(names[prefix, n])) for prefix, n in order]
-
-
-def _is_done(name: str, item: str, done: AbstractSet[Key]) -> bool:
-    return any((SUITE, name, side, item) in done for side in ("base", "head"))
 
 
 @dataclass
@@ -181,12 +120,15 @@ class PairRunner:
                 for side in order:
                     self.say(f"{block.item}: starting {side}")
                     workers[side] = self.start(side)
-                if not _is_done(STARTUP, block.item, done):
+                foreign = ForeignLoad([worker.pid for worker in workers.values()])
+                if not is_done(STARTUP, block.item, done):
                     yield [self._startup(block, side, workers[side]) for side in self.sides]
                 for index, one in enumerate(todo, start=1):
                     where = f"block {position + 1}/{len(blocks)}, series {index}/{len(todo)}"
                     self.say(f"{where}: {one.name} ({block.item})")
                     yield self._series(one, block, workers)
+                if not is_done(FOREIGN, block.item, done):
+                    yield [self._foreign(block, side, foreign.share()) for side in self.sides]
             finally:
                 for worker in workers.values():
                     worker.close()
@@ -197,17 +139,21 @@ class PairRunner:
             for one in self.series
             if one.name in block.names
             and one.name not in self._failed
-            and not _is_done(one.name, block.item, done)
+            and not is_done(one.name, block.item, done)
         ]
         controls = [
             one
             for one in self.series
-            if one.control and one not in wanted and not _is_done(one.name, block.item, done)
+            if one.control and one not in wanted and not is_done(one.name, block.item, done)
         ]
         return controls + wanted if wanted else []
 
     def _startup(self, block: Block, side: str, worker: Worker) -> Sample:
         return self._sample(STARTUP, block, side, worker.start_seconds)
+
+    def _foreign(self, block: Block, side: str, share: float | None) -> Sample:
+        unknown = "" if share is not None else "the kernel does not say"
+        return self._sample(FOREIGN, block, side, share, unknown, unit="share")
 
     def _series(self, one: TimedSeries, block: Block, workers: dict[str, Worker]) -> list[Sample]:
         """Time one series; a side that fails ends it for both, in this block and later ones."""
@@ -263,12 +209,13 @@ class PairRunner:
         value: float | None,
         detail: str = "",
         raw: Sequence[float] = (),
+        unit: str = "s",
     ) -> Sample:
         return Sample(
             suite=SUITE,
             series=name,
             subject=side,
-            unit="s",
+            unit=unit,
             item=block.item,
             value=value,
             cluster=block.item,

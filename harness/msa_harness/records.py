@@ -1,20 +1,17 @@
 """A run on disk: `run.json` and append-only `samples.jsonl`, safe against kills and second writers.
 
-A line counts once its line break is on the disk; what a kill leaves behind it is dropped. The lock
-is the operating system's (flock), so it dies with its writer and can never be stale; the process
-id inside serves the message only.
+A line counts once its line break is on the disk; what a kill leaves behind it is dropped.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from msa_harness.files import append_durably, lock_directory, os_error, unlock, write_atomic
 from msa_harness.samples import (
     ERROR,
     INVALID,
@@ -47,40 +44,6 @@ __all__ = [
 
 HEADER = "run.json"
 SAMPLES = "samples.jsonl"
-LOCK = "run.lock"
-
-
-def _os_error(action: str, path: Path, error: OSError) -> RunError:
-    hint = {
-        errno.ENOSPC: "the disk is full; free space and resume, nothing recorded is lost",
-        errno.EDQUOT: "the quota is used up; free space and resume, nothing recorded is lost",
-        errno.EACCES: "no permission",
-        errno.EROFS: "the file system is read-only",
-    }.get(error.errno or 0, error.strerror or str(error))
-    return RunError(f"cannot {action} {path}: {hint}")
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a whole text file so that a reader sees the old text or the new one, never a part.
-
-    Raises:
-        RunError: The disk is full or the directory cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _os_error("write", path, error) from error
 
 
 class RunStore:
@@ -113,16 +76,18 @@ class RunStore:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _os_error("create run directory", path, error) from error
-        lock = _acquire(path)
-        if (path / HEADER).exists() or (path / SAMPLES).exists():
-            os.close(lock)
+            raise os_error("create run directory", path, error) from error
+        lock = lock_directory(path)
+        samples = path / SAMPLES
+        if (path / HEADER).exists() or (samples.exists() and samples.stat().st_size):
+            unlock(lock)
             raise RunError(f"{path}: wanted a directory without a run, got one; resume it instead")
         try:
+            # The header last: with it there, a killed start can be resumed, without it, repeated.
+            write_atomic(samples, "")
             write_atomic(path / HEADER, header.to_json() + "\n")
-            write_atomic(path / SAMPLES, "")
         except RunError:
-            os.close(lock)
+            unlock(lock)
             raise
         return cls(path, header, lock)
 
@@ -153,7 +118,7 @@ class RunStore:
                 f"{path / HEADER}: wanted the run that is to be resumed, got one that differs in "
                 f"{', '.join(names)}; start a new run directory"
             )
-        store = cls(path, header, _acquire(path) if resume else None)
+        store = cls(path, header, lock_directory(path) if resume else None)
         try:
             store._read_samples()
         except RunError:
@@ -179,9 +144,9 @@ class RunStore:
         data = "".join(sample.to_json() + "\n" for sample in new.values()).encode()
         path = self.directory / SAMPLES
         try:
-            _append_durably(path, data)
+            append_durably(path, data)
         except OSError as error:
-            raise _os_error("append to", path, error) from error
+            raise os_error("append to", path, error) from error
         self._samples |= new
 
     def samples(self) -> list[Sample]:
@@ -195,7 +160,7 @@ class RunStore:
     def close(self) -> None:
         """Give up the lock; the store can still be read."""
         if self._lock is not None:
-            os.close(self._lock)
+            unlock(self._lock)
             self._lock = None
 
     def __enter__(self) -> RunStore:
@@ -216,7 +181,7 @@ class RunStore:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise _os_error("read", path, error) from error
+            raise os_error("read", path, error) from error
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             number = data.count(b"\n") + 1
@@ -225,7 +190,7 @@ class RunStore:
                 try:
                     os.truncate(path, whole)
                 except OSError as error:
-                    raise _os_error("cut the torn last line off", path, error) from error
+                    raise os_error("cut the torn last line off", path, error) from error
         for number, line in enumerate(data[:whole].splitlines(), start=1):
             try:
                 sample = sample_from_dict(json.loads(line))
@@ -234,21 +199,6 @@ class RunStore:
             except (ValueError, UnicodeDecodeError) as error:
                 raise RunError(f"{path}:{number}: {error}") from error
             self._samples[sample.key] = sample
-
-
-def _append_durably(path: Path, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_APPEND)
-    size = os.fstat(file).st_size
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
-        os.fsync(file)
-    except OSError:
-        os.ftruncate(file, size)
-        raise
-    finally:
-        os.close(file)
 
 
 def _read_header(path: Path) -> RunHeader:
@@ -261,7 +211,7 @@ def _read_header(path: Path) -> RunHeader:
     except UnicodeDecodeError as error:
         raise RunError(f"{path}: wanted JSON, got bytes that are not UTF-8") from error
     except OSError as error:
-        raise _os_error("read", path, error) from error
+        raise os_error("read", path, error) from error
     try:
         return header_from_dict(json.loads(text))
     except json.JSONDecodeError as error:
@@ -270,22 +220,3 @@ def _read_header(path: Path) -> RunHeader:
         )
     except ValueError as error:
         raise RunError(f"{path}: {error}") from error
-
-
-def _acquire(directory: Path) -> int:
-    path = directory / LOCK
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise _os_error("lock", path, error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(lock, 100).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise RunError(
-            f"{directory}: wanted to write alone, got a second writer (process {holder})"
-        ) from error
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
-    return lock

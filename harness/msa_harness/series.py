@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from msa_harness.gates import Gate
+from msa_harness.gate import Gate
 from msa_harness.samples import ERROR, INVALID, WRONG, Sample
 from msa_harness.verdicts import SeriesVerdict, Verdict
 

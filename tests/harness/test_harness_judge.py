@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from datetime import date
@@ -122,6 +123,17 @@ def test_a_suite_that_measured_nothing_is_an_error():
     assert any("quality" in note for note in outcome.notes)
     only_reports = judge([Sample("speed", "speed/startup", "head", "s", "a", 1.0)], GATES, TODAY)
     assert only_reports.verdict is Verdict.ERROR
+
+
+def test_a_report_above_its_ceiling_voids_the_run():
+    gates = parse_gates('[[gate]]\nseries = "*"\nmethod = "report"\nceiling = 0.1')
+    quiet, busy = (
+        [Sample("speed", "speed/machine/load", "head", "share", "a", value)] for value in (0.1, 0.2)
+    )
+    assert verdict_of(quiet, "speed/machine/load", gates=gates).verdict is Verdict.NO_SIGNAL
+    one = verdict_of(busy, "speed/machine/load", gates=gates)
+    assert one.verdict is Verdict.INVALID
+    assert "wanted at most 0.1, got 0.2" in one.note
 
 
 def test_a_series_without_a_gate_is_an_error():
@@ -506,6 +518,14 @@ def test_alone_head_meets_fixed_requirements():
 # The gate as a whole, on simulated machines.
 
 
+@pytest.fixture
+def quick_collections():
+    """Holm's function in statsmodels collects garbage; frozen, a loaded torch costs it nothing."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def gate_run(rng, slow, *, series=20, sd=0.04):
     """One gate run as the runner drives it; the first series is `slow`, the others are equal."""
     names = [f"speed/s{i}" for i in range(series)]
@@ -526,6 +546,7 @@ def gate_run(rng, slow, *, series=20, sd=0.04):
             have[name] += 0 if request == "confirm" else count
 
 
+@pytest.mark.usefixtures("quick_collections")
 def test_equal_code_is_no_regression_and_passes():
     rng = np.random.default_rng(11)
     verdicts = [gate_run(rng, 0.0, series=6).verdict for _ in range(40)]
@@ -533,6 +554,7 @@ def test_equal_code_is_no_regression_and_passes():
     assert verdicts.count(Verdict.PASS) >= 38
 
 
+@pytest.mark.usefixtures("quick_collections")
 def test_a_tenth_slower_is_found_among_twenty_series():
     rng = np.random.default_rng(12)
     verdicts = [gate_run(rng, 0.10).verdict for _ in range(12)]

@@ -12,13 +12,24 @@ import torch
 from msa_harness.client import Worker, WorkerError
 from msa_harness.gates import parse_gates
 from msa_harness.judge import judge
-from msa_harness.pairs import STARTUP, Block, PairRunner, TimedSeries, first_blocks, more_blocks
+from msa_harness.pairs import (
+    FOREIGN,
+    STARTUP,
+    Block,
+    PairRunner,
+    TimedSeries,
+    first_blocks,
+    more_blocks,
+)
 from msa_harness.records import ERROR, WRONG
 from msa_harness.subjects import Subject
 
 GATES = """
 [[gate]]
 series = "speed/startup"
+method = "report"
+[[gate]]
+series = "speed/machine/*"
 method = "report"
 [[gate]]
 series = "speed/control/*"
@@ -104,7 +115,9 @@ def test_two_blocks_alternate_and_a_resumed_run_goes_on_where_it_stopped(make_st
     blocks = first_blocks(["speed/work"], parse_gates(GATES))
     assert [block.item for block in blocks] == ["pair-00", "pair-01"]
     batches = list(runner.run(blocks[:1]))
-    assert [batch[0].series for batch in batches] == [STARTUP, "speed/control/x", "speed/work"]
+    names = [batch[0].series for batch in batches]
+    assert names == [STARTUP, "speed/control/x", "speed/work", FOREIGN]
+    assert 0.0 <= batches[-1][0].value <= 1.0
     assert started == ["base", "head"]
     work = by_series(batches)["speed/work"]
     assert [sample.subject for sample in work] == ["base", "head"]

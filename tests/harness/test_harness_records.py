@@ -177,11 +177,20 @@ def test_places_without_a_run_are_refused(tmp_path, run):
         RunStore.create(file, HEADER)
 
 
+def test_a_start_that_was_killed_can_be_repeated(run):
+    (run / "run.json").unlink()
+    with pytest.raises(RunError, match="resume it instead"):
+        RunStore.create(run, HEADER)  # samples of nobody knows what: not overwritten
+    (run / "samples.jsonl").write_text("")
+    RunStore.create(run, HEADER).close()
+    assert RunStore.open(run).samples() == []
+
+
 def test_an_unwritable_directory_is_a_clear_error(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr(records.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(RunError, match="no permission"):
         RunStore.create(tmp_path / "run", HEADER)
 
@@ -221,7 +230,7 @@ def test_a_full_disk_loses_nothing(run, monkeypatch):
                 return write(file, data[:50])
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(records.os, "write", half)
+        monkeypatch.setattr(os, "write", half)
         with pytest.raises(RunError, match="disk is full"):
             store.append([sample("pair-3")])
         monkeypatch.undo()

@@ -10,15 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from msa_harness.statistics import (
+from msa_harness.clustered import (
     cluster_mean_interval,
-    detectable,
     discordant,
+    mcnemar_p,
+    proportion_loss_interval,
+)
+from msa_harness.statistics import (
+    detectable,
     holm,
     items_needed,
     log_ratio_interval,
-    mcnemar_p,
-    proportion_loss_interval,
     welch_log_interval,
     wilson,
 )

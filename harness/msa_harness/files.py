@@ -1,0 +1,91 @@
+"""Writing that survives kills, full disks and second writers, with plain words on failure.
+
+The lock is the operating system's (flock), so it dies with its writer and can never be stale; the
+process id inside serves the message only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from msa_harness.samples import RunError
+
+LOCK = "run.lock"
+
+
+def os_error(action: str, path: Path, error: OSError) -> RunError:
+    """What went wrong with a file, for people."""
+    hint = {
+        errno.ENOSPC: "the disk is full; free space and resume, nothing recorded is lost",
+        errno.EDQUOT: "the quota is used up; free space and resume, nothing recorded is lost",
+        errno.EACCES: "no permission",
+        errno.EROFS: "the file system is read-only",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return RunError(f"cannot {action} {path}: {hint}")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a whole text file so that a reader sees the old text or the new one, never a part.
+
+    Raises:
+        RunError: The disk is full or the directory cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise os_error("write", path, error) from error
+
+
+def append_durably(path: Path, data: bytes) -> None:
+    """Add bytes to a file and wait until they are on the disk; on an error none of them is."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    size = os.fstat(file).st_size
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, size)
+        raise
+    finally:
+        os.close(file)
+
+
+def lock_directory(directory: Path) -> int:
+    """Take the lock of a run directory, or say who holds it."""
+    path = directory / LOCK
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise os_error("lock", path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(lock, 100).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise RunError(
+            f"{directory}: wanted to write alone, got a second writer (process {holder})"
+        ) from error
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    return lock
+
+
+def unlock(lock: int) -> None:
+    """Give a lock up."""
+    os.close(lock)
