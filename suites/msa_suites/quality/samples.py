@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from msa_harness.records import Sample
+from msa_harness.records import Sample, finite
 
 #: Unit by the first word of a metric's name.
 UNITS = {
@@ -52,6 +52,8 @@ def to_samples(
         kind = str(row["metric"]).partition("_")[0]
         if kind not in UNITS:
             raise ValueError(f"metric: wanted one of {', '.join(UNITS)}, got {row['metric']!r}")
+        # A model that answers NaN is measured, and is wrong; it must not end the run.
+        value, detail = finite(row["value"])
         samples.append(
             Sample(
                 suite="quality",
@@ -59,7 +61,8 @@ def to_samples(
                 subject=subject,
                 unit=UNITS[kind],
                 item=item,
-                value=row["value"],
+                value=value,
+                detail=detail,
                 cluster=str(row["cluster"]),
                 ran=ran,
                 repro=repro,
