@@ -14,7 +14,7 @@ from msa.packing import Segment, segments
 #: Fewest and most query rows whose partial sums are held together.
 _FEWEST, _MOST = 2048, 8192
 #: Queries a block's list should hold for efficient products, at the usual budget.
-_LISTED = 8
+_LISTED = 16
 #: Query-key pairs below which threads cost more than they bring.
 _WORTH_THREADS = 1 << 19
 
@@ -106,7 +106,7 @@ def _attend_segment(
         if stop > s.q_start + dense
     ]
     spread = fused and s.q_len * selection.shape[2] * block > _WORTH_THREADS
-    for_each(attend_piece, cut, spread=spread)
+    for_each(attend_piece, reversed(cut), spread=spread)  # the longest first
 
 
 def _dense_rows(s: Segment, selection: Tensor, block: int) -> int:

@@ -125,7 +125,7 @@ def _add_blocks(
     partial = acc.new_empty((largest, deep))
     for b, whole in query_lists(chosen):
         key, value = blocks[b]
-        for rows in whole.chunk(-(-len(whole) // most)):
+        for rows in whole.chunk(-(-len(whole) // most)) if len(whole) > most else (whole,):
             mine = torch.index_select(queries, 0, rows, out=gathered[: len(rows)]).view(-1, deep)
             weight = torch.mm(mine, key, out=tile[: len(mine)])
             if clamp:
