@@ -50,7 +50,11 @@ def gate(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The project's own fast tests."""
     install(session, "-e", ".[asv,dev]")
-    session.run("python", "-P", "-m", "pytest", *session.posargs)
+    # Processes share the cores; threads inside each would fight over them.
+    session.run(
+        *("python", "-P", "-m", "pytest", "-n", "auto", *session.posargs),
+        env={"OMP_NUM_THREADS": "1"},
+    )
 
 
 @nox.session(default=False)
