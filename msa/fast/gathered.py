@@ -14,12 +14,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa.fast.lists import membership, query_lists
+from msa.fast.lists import membership, query_lists, take_runs
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 #: Rows (queries times heads) of a logit tile, so that it stays in the L2 cache.
 _TILE_ROWS = 1024
+#: Neighbouring queries that share a block are taken together in tiles of this many.
+_RUN = 64
 #: Logits below this give denormal weights, on which products are many times slower.
 _LOWEST = -87.0
 #: Denominators above this are computed again with a running maximum.
@@ -111,27 +113,38 @@ def attend_rows(
 def _add_blocks(
     acc: Tensor, queries: Tensor, blocks: KeyBlocks, chosen: Tensor, clamp: bool
 ) -> None:
-    """Add every chosen block's weighted values: ``acc`` and ``queries`` are ``[n, R * (D + 1)]``.
+    """Add every chosen block's weighted values to ``acc``.
 
-    ``clamp`` keeps weights out of the denormal numbers.
+    Args:
+        acc: ``[n, R * (D + 1)]``.
+        queries: ``[n, R * (D + 1)]``.
+        blocks: keys and values.
+        chosen: bool ``[nb, n]``, whole blocks only; overwritten.
+        clamp: keep weights out of the denormal numbers.
     """
     wide = acc.shape[1]
     deep = blocks.keys.shape[1] + 1
-    most = max(_TILE_ROWS * deep // wide, 1)
+    heads = wide // deep
+    most = max(_TILE_ROWS // heads // _RUN, 1) * _RUN
     longest = min(most, chosen.shape[1])
-    largest = longest * wide // deep
+    tile = acc.new_empty((longest * heads, blocks.block))
+
+    def weigh(mine: Tensor, key: Tensor) -> Tensor:
+        weight = torch.mm(mine.view(-1, deep), key, out=tile[: len(mine) * heads])
+        if clamp:
+            weight.clamp_min_(_LOWEST)
+        return weight.exp_()
+
+    for b, start, stop in take_runs(chosen, _RUN, most):
+        key, value = blocks[b]
+        acc[start:stop].view(-1, deep).addmm_(weigh(queries[start:stop], key), value)
     gathered = acc.new_empty((longest, wide))
-    tile = acc.new_empty((largest, blocks.block))
-    partial = acc.new_empty((largest, deep))
+    partial = acc.new_empty((longest * heads, deep))
     for b, whole in query_lists(chosen):
         key, value = blocks[b]
         for rows in whole.chunk(-(-len(whole) // most)) if len(whole) > most else (whole,):
-            mine = torch.index_select(queries, 0, rows, out=gathered[: len(rows)]).view(-1, deep)
-            weight = torch.mm(mine, key, out=tile[: len(mine)])
-            if clamp:
-                weight.clamp_min_(_LOWEST)
-            weight.exp_()
-            sums = torch.mm(weight, value, out=partial[: len(mine)])
+            mine = torch.index_select(queries, 0, rows, out=gathered[: len(rows)])
+            sums = torch.mm(weigh(mine, key), value, out=partial[: len(rows) * heads])
             acc.index_add_(0, rows, sums.view(-1, wide))
 
 

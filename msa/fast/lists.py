@@ -33,6 +33,37 @@ def membership(selection: Tensor, first: int, block: int) -> Tensor:
 
 def query_lists(chosen: Tensor) -> list[tuple[int, Tensor]]:
     """``(block, its queries)`` for every block that was chosen, from bool ``[nb, n]``."""
-    sizes = chosen.sum(1).tolist()
-    rows = chosen.view(-1).nonzero()[:, 0].remainder_(chosen.shape[1])
-    return [(b, part) for b, part in enumerate(torch.split(rows, sizes)) if len(part)]
+    columns, count = chosen.shape
+    cells = chosen.view(-1).nonzero()[:, 0]
+    edges = torch.arange(1, columns, device=chosen.device) * count
+    ends = torch.searchsorted(cells, edges).tolist()
+    parts = torch.tensor_split(cells.remainder_(count), ends)
+    return [(b, part) for b, part in enumerate(parts) if len(part)]
+
+
+def take_runs(chosen: Tensor, size: int, most: int) -> list[tuple[int, int, int]]:
+    """Take the pieces where neighbouring queries all chose a block, which need no gather.
+
+    Args:
+        chosen: bool ``[nb, n]``; the entries that are taken become False.
+        size: queries of a tile, a multiple of 8; only whole tiles are taken, and nothing where
+            ``n`` is not made of them.
+        most: queries of a run at most, a multiple of ``size``.
+
+    Returns:
+        ``(block, first query, last query + 1)``, by block.
+    """
+    columns, count = chosen.shape
+    if count % size:
+        return []
+    words = chosen.view(torch.int64).view(columns, -1, size // 8)  # eight queries a word
+    full = (words == 0x0101010101010101).all(-1)  # [nb, n / size]
+    words.masked_fill_(full[..., None], 0)
+    runs: list[tuple[int, int, int]] = []
+    for b, at in full.nonzero().tolist():
+        start, stop = at * size, (at + 1) * size
+        if runs and runs[-1][0] == b and runs[-1][2] == start and stop - runs[-1][1] <= most:
+            runs[-1] = (b, runs[-1][1], stop)
+        else:
+            runs.append((b, start, stop))
+    return runs
