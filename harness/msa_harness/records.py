@@ -141,7 +141,9 @@ class RunStore:
             new[sample.key] = sample
         if not new:
             return
-        data = "".join(sample.to_json() + "\n" for sample in new.values()).encode("utf-8", "backslashreplace")
+        data = "".join(sample.to_json() + "\n" for sample in new.values()).encode(
+            "utf-8", "backslashreplace"
+        )
         path = self.directory / SAMPLES
         try:
             append_durably(path, data)
