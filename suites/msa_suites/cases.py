@@ -187,23 +187,26 @@ def _speed(kind: str, length: int, overlap: str, profile: str, dtype: str = "flo
     )
 
 
-_SPEED = tuple(
-    _speed(kind, length, overlap, profile, dtype)
-    for kind, length, profile, dtype in (
-        ("prefill", 4096, "quick", "float32"),
-        ("prefill", 8192, "quick", "float32"),
-        ("prefill", 8192, "standard", "bfloat16"),
-        ("prefill", 16384, "standard", "float32"),
-        ("prefill", 32768, "full", "float32"),
-        ("prefill", 32768, "full", "bfloat16"),
-        ("decode", 4096, "quick", "float32"),
-        ("decode", 8192, "quick", "float32"),
-        ("decode", 32768, "standard", "float32"),
-        ("decode", 131072, "full", "float32"),
-    )
-    # One query has no neighbour to agree with; the quick profile has both overlaps at one length.
-    for overlap in (OVERLAPS if kind == "prefill" else ("low",))
-    if (length, profile, overlap) != (8192, "quick", "high")
+_SPEED = (
+    _speed("prefill", 4096, "low", "quick"),
+    _speed("prefill", 4096, "high", "quick"),
+    _speed("prefill", 8192, "low", "quick"),
+    _speed("prefill", 8192, "high", "standard"),
+    *(
+        _speed("prefill", length, overlap, profile, dtype)
+        for length, profile, dtype in (
+            (8192, "standard", "bfloat16"),
+            (16384, "standard", "float32"),
+            (32768, "full", "float32"),
+            (32768, "full", "bfloat16"),
+        )
+        for overlap in OVERLAPS
+    ),
+    # One query has no neighbour to agree with.
+    _speed("decode", 4096, "low", "quick"),
+    _speed("decode", 8192, "low", "quick"),
+    _speed("decode", 32768, "low", "standard"),
+    _speed("decode", 131072, "low", "full"),
 )
 
 #: Every case of the suites, in the order in which they run.

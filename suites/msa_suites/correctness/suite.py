@@ -6,7 +6,9 @@ whoever broke it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -69,7 +71,13 @@ def check_side(
     Raises:
         WorkerError: the worker does not start, or its implementation does not load.
     """
-    table = plan(profile=session.profile, only=only, cases=session.cases)
+    table = tuple(
+        (case, left)
+        for case, names in plan(profile=session.profile, only=only, cases=session.cases)
+        if (left := tuple(name for name in names if not _is_done(session, label, name, case.name)))
+    )
+    if not table:
+        return
     subject = RemoteSubject(session, label)
     # Judge and subject take turns: idle threads of one would spin beside those of the other.
     threads = torch.get_num_threads()
@@ -88,35 +96,32 @@ def check_side(
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
-    """Every check on head; the failed ones on base too, where there is one."""
-    if any(suite == "correctness" and side == "head" for suite, _, side, _ in session.done):
-        done = {(series.split("/")[1], item) for _, series, _, item in session.done}
-    else:
-        done = set()
+    """Every check on head that is not done; the failed ones on base too, where there is one.
+
+    One thread: the cases are small, and threads that wait for each other cost more than they give.
+    """
+    quiet = replace(session, threads=1)
     failed: set[str] = set()
-    batch: list[CheckResult] = []
-    for result in check_side(session, "head"):
-        if result.status == FAILED:
-            failed.add(result.check)
-        if (result.check, result.case) not in done:
-            batch.append(result)
-        if len(batch) == _BATCH:
-            yield _samples(session, "head", batch)
-            batch = []
-    yield _samples(session, "head", batch)
+    for results in _batches(check_side(quiet, "head")):
+        failed.update(result.check for result in results if result.status == FAILED)
+        yield _samples(quiet, "head", results)
     if failed and "base" in session.sides:
         only = tuple(name for name in CHECKS if name in failed)
         try:
-            results = list(check_side(session, "base", only=only))
+            yield _samples(quiet, "base", list(check_side(quiet, "base", only=only)))
         except WorkerError as error:
             session.say(f"base cannot be checked: {error}")
-            return
-        fresh = [r for r in results if _key(r) not in session.done]
-        yield _samples(session, "base", fresh)
 
 
-def _key(result: CheckResult) -> tuple[str, str, str, str]:
-    return ("correctness", f"correctness/{result.check}", "base", result.case)
+def _batches(results: Iterable[CheckResult]) -> Iterator[list[CheckResult]]:
+    """Lists of at most ``_BATCH``."""
+    left = iter(results)
+    while batch := list(islice(left, _BATCH)):
+        yield batch
+
+
+def _is_done(session: Session, label: str, check: str, case: str) -> bool:
+    return ("correctness", f"correctness/{check}", label, case) in session.done
 
 
 def _samples(session: Session, label: str, results: list[CheckResult]) -> list[Sample]:
