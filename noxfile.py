@@ -67,7 +67,8 @@ def tests_slow(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Ruff, the direction of imports, and the workflow files."""
-    install(session, "-e", ".[dev]")
+    install(session, "--no-deps", "-e", ".")
+    install(session, "ruff", "import-linter", "check-jsonschema", "zizmor")
     session.run("ruff", "check", *SOURCES)
     session.run("ruff", "format", "--check", *SOURCES)
     session.run("lint-imports", "--no-logo")
