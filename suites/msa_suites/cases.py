@@ -203,7 +203,7 @@ _SPEED = (
         for overlap in OVERLAPS
     ),
     # One query has no neighbour to agree with.
-    _speed("decode", 4096, "low", "quick"),
+    _speed("decode", 4096, "low", "standard"),
     _speed("decode", 8192, "low", "quick"),
     _speed("decode", 32768, "low", "standard"),
     _speed("decode", 131072, "low", "full"),

@@ -48,8 +48,11 @@ class SpeedSeries:
 
     def calls(self) -> list[Call]:
         """The argument sets, drawn from the case's seed and its successors."""
-        build = _BUILDERS[self.operation]
-        return [build(self, self.draw(i)) for i in range(SETS)]
+        return [self.call(self.draw(index)) for index in range(SETS)]
+
+    def call(self, inputs: Inputs) -> Call:
+        """The arguments of the operation on ``inputs``."""
+        return _BUILDERS[self.operation](self, inputs)
 
     def draw(self, index: int) -> Inputs:
         """Packed inputs of argument set ``index``."""

@@ -10,9 +10,10 @@ from torch import Tensor
 from msa_harness.client import Timing
 from msa_harness.pairs import Block, PairRunner, TimedSeries, first_blocks, more_blocks
 from msa_harness.records import Sample
+from msa_suites.inputs import Inputs
 from msa_suites.session import SUBJECT, Session
 from msa_suites.speed import spotcheck
-from msa_suites.speed.series import DENSE_TARGET, SpeedSeries, speed_series
+from msa_suites.speed.series import DENSE_TARGET, SETS, SpeedSeries, speed_series
 from msa_suites.speed.spotcheck import Pipeline
 
 #: Rows of a timed output that are checked exactly.
@@ -81,8 +82,13 @@ def _timed(series: SpeedSeries) -> TimedSeries:
     single = sum(series.case.q_lens) == 1
 
     @cache
+    def drawn() -> list[Inputs]:
+        return [series.draw(index) for index in range(SETS)]
+
+    @cache
     def sets() -> Sequence[Mapping[str, object]]:
-        return [{"args": list(c.args), "kwargs": dict(c.kwargs)} for c in series.calls()]
+        calls = (series.call(inputs) for inputs in drawn())
+        return [{"args": list(c.args), "kwargs": dict(c.kwargs)} for c in calls]
 
     return TimedSeries(
         name=series.name,
@@ -91,13 +97,15 @@ def _timed(series: SpeedSeries) -> TimedSeries:
         inputs=sets,
         target=DENSE_TARGET if dense else "",
         vary=() if dense else (_VARY[series.operation],),
-        check=None if dense else _checker(series),
+        check=None if dense else _checker(series, drawn),
         control=series.control,
         repeats=8 if single else 1,
     )
 
 
-def _checker(series: SpeedSeries) -> Callable[[Timing], str] | None:
+def _checker(
+    series: SpeedSeries, drawn: Callable[[], list[Inputs]]
+) -> Callable[[Timing], str] | None:
     """The sampled check of a series' output; only one-sequence cases have one."""
     case = series.case
     if len(case.q_lens) > 1 or case.sink_blocks or case.local_blocks > 1:
@@ -105,7 +113,7 @@ def _checker(series: SpeedSeries) -> Callable[[Timing], str] | None:
     rows = spotcheck.sampled_rows(case.q_lens[0], CHECKED_ROWS, case.seed)
 
     def check(timing: Timing) -> str:
-        inputs = series.draw(timing.index)
+        inputs = drawn()[timing.index]
         scale = timing.scale if series.operation in ("attend", "sparse_decode") else 1.0
         given = Pipeline(*inputs.tensors, case.block, case.topk, value_scale=scale)
         return _check(series.operation, given, timing, rows, case.index_scale)
