@@ -128,24 +128,35 @@ def _add_blocks(
     most = max(_TILE_ROWS // heads // _RUN, 1) * _RUN
     longest = min(most, chosen.shape[1])
     tile = acc.new_empty((longest * heads, blocks.block))
-
-    def weigh(mine: Tensor, key: Tensor) -> Tensor:
-        weight = torch.mm(mine.view(-1, deep), key, out=tile[: len(mine) * heads])
-        if clamp:
-            weight.clamp_min_(_LOWEST)
-        return weight.exp_()
-
     for b, start, stop in take_runs(chosen, _RUN, most):
         key, value = blocks[b]
-        acc[start:stop].view(-1, deep).addmm_(weigh(queries[start:stop], key), value)
+        weight = torch.mm(
+            queries[start:stop].view(-1, deep), key, out=tile[: (stop - start) * heads]
+        )
+        acc[start:stop].view(-1, deep).addmm_(_weigh(weight, clamp), value)
     gathered = acc.new_empty((longest, wide))
-    partial = acc.new_empty((longest * heads, deep))
+    partial = acc.new_empty((longest, wide))
+    views: dict[int, tuple[Tensor, ...]] = {}  # of the buffers, by length: lengths repeat
     for b, whole in query_lists(chosen):
         key, value = blocks[b]
         for rows in whole.chunk(-(-len(whole) // most)) if len(whole) > most else (whole,):
-            mine = torch.index_select(queries, 0, rows, out=gathered[: len(rows)])
-            sums = torch.mm(weigh(mine, key), value, out=partial[: len(rows) * heads])
-            acc.index_add_(0, rows, sums.view(-1, wide))
+            size = len(rows)
+            if size not in views:
+                taken, sums = gathered[:size], partial[:size]
+                weights = tile[: size * heads]
+                views[size] = taken, taken.view(-1, deep), weights, sums.view(-1, deep), sums
+            taken, mine, weights, products, sums = views[size]
+            torch.index_select(queries, 0, rows, out=taken)
+            torch.mm(mine, key, out=weights)
+            torch.mm(_weigh(weights, clamp), value, out=products)
+            acc.index_add_(0, rows, sums)
+
+
+def _weigh(logits: Tensor, clamp: bool) -> Tensor:
+    """Softmax terms of shifted logits, in place."""
+    if clamp:
+        logits.clamp_min_(_LOWEST)
+    return logits.exp_()
 
 
 def _local(q: Tensor, blocks: KeyBlocks, first: int) -> tuple[Tensor, Tensor]:

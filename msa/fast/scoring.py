@@ -107,12 +107,15 @@ def _score_visible(queries: Tensor, keys: Tensor, full: int, block: int, best: T
     step = min(max(_TILE // wide // block, 1), full)
     if not step:
         return
-    tile = queries.new_empty((step * block, wide))
+    whole = queries.new_empty((step * block, wide))
+    whole_blocks = whole.view(step, block, wide)
     tokens = keys[: full * block].split(step * block)
     for part, found in zip(tokens, best[:full].split(step), strict=True):
-        scored = tile if len(part) == len(tile) else tile[: len(part)]
-        torch.mm(part, queries, out=scored)
-        torch.amax(scored.view(-1, block, wide), 1, out=found)
+        tile, blocks = whole, whole_blocks
+        if len(part) < len(whole):
+            tile, blocks = whole[: len(part)], whole_blocks[: len(found)]
+        torch.mm(part, queries, out=tile)
+        torch.amax(blocks, 1, out=found)
 
 
 def _score_partly(

@@ -10,6 +10,8 @@ from msa.fast.scoring import cut_rows
 from msa.fast.threads import for_each
 from msa.packing import segments
 
+#: Ranks above and below those of all scores, NaN excepted, which is ranked like -inf.
+_FORCED, _HIDDEN = 0x7FFFFFFF, -0x80000000
 #: Rows ranked together, and scores below which threads cost more than they bring.
 _ROWS = 512
 _WORTH_THREADS = 1 << 19
@@ -94,42 +96,30 @@ def select_rows(
 def _best(scores: Tensor, local: Tensor, kept: int, local_blocks: int, sink_blocks: int) -> Tensor:
     """Column numbers ``[n, Hkv, kept]`` in any order; ``kept`` below the number of columns.
 
-    The common case is one top-k over floats. Its order among equal values is not defined, so
-    rows where an unusual score or a tie at the edge could matter are ranked again by unique
-    integer keys.
+    Scores are ranked as integers of the same order: they compare faster than floats, and leave
+    room above every score for the forced blocks and below it for the hidden ones.
     """
     columns = scores.shape[-1]
     ids = torch.arange(columns, device=scores.device)
-    mine = local[:, None]
-    forced = ((ids < sink_blocks) | (ids > mine - local_blocks)) & (ids <= mine)  # [n, nb]
-    hidden = ids > mine
-    # Forced columns stand at the two ends: masks touch only those.
-    recent = max(int(local[0]) - local_blocks + 1, 0)
-    work = scores.clone()
+    mine = local[:, None, None]
+    # Adding 0.0 makes -0.0 equal to 0.0 before the bits are read.
+    bits = (
+        scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        .add_(0.0)
+        .view(torch.int32)
+    )
+    rank = bits.bitwise_xor_((bits >> 31).bitwise_and_(0x7FFFFFFF))
+    recent = max(int(local[0]) - local_blocks + 1, 0)  # masks touch only the two ends
     for part in (slice(0, sink_blocks), slice(recent, columns)):
-        work[..., part].masked_fill_(forced[:, None, part], torch.inf)
-        work[..., part].masked_fill_(hidden[:, None, part], -torch.inf)
-    values, best = work.topk(kept + 1, dim=-1)
-    seen = (columns - hidden.sum(-1)).clamp_max(kept + 1) - forced.sum(-1)
-    plain = (values.isfinite().sum(-1) == seen[:, None]) & (
-        (values[..., kept - 1] > values[..., kept]) | (mine < kept)
-    )
+        forced = (ids[part] < sink_blocks) | (ids[part] > mine - local_blocks)
+        rank[..., part].masked_fill_(forced, _FORCED).masked_fill_(ids[part] > mine, _HIDDEN)
+    values, best = rank.topk(kept + 1, dim=-1)
     best = best[..., :kept]
-    if not bool(plain.all()):
-        row = (~plain).any(-1).nonzero()[:, 0]
-        best[row] = _best_by_key(scores[row], forced[row], hidden[row], kept)
+    # Which of several equal ranks topk takes is not defined; it matters at the edge only.
+    tied = (values[..., kept - 1] == values[..., kept]) & (values[..., kept] > _HIDDEN)
+    if bool(tied.any()):
+        row, group = tied.nonzero(as_tuple=True)
+        # With the block id in the lower half no two keys are equal, and the lower block wins.
+        key = (rank[row, group].long() << 32) | (columns - 1 - ids)
+        best[row, group] = key.topk(kept, dim=-1).indices
     return best
-
-
-def _best_by_key(scores: Tensor, forced: Tensor, hidden: Tensor, kept: int) -> Tensor:
-    """The same by integer keys that cannot tie: the score's order above, the block id below."""
-    columns = scores.shape[-1]
-    ids = torch.arange(columns, device=scores.device)
-    # Adding 0.0 makes -0.0 equal to 0.0; the xor gives integers the order of the floats.
-    bits = (scores.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf) + 0.0).view(
-        torch.int32
-    )
-    rank = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    rank.masked_fill_(forced[:, None], 0x7FFFFFFF).masked_fill_(hidden[:, None], -0x80000000)
-    key = (rank.long() << 32) | (columns - 1 - ids)
-    return key.topk(kept, dim=-1).indices
