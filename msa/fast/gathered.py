@@ -1,12 +1,12 @@
-"""Sparse attention on a CPU: a fused call for the local blocks, gathered products for the rest.
+"""Sparse attention on a CPU: products over gathered queries, without a running maximum.
 
-A query's own block is always selected and its log-sum-exp L is known first. It then serves as the
-shift of every other softmax term: ``exp(s - L)`` needs no running maximum, a term that underflows
-is negligible beside the local block's own sum of 1, and one that overflows shows as a non-finite
-result, which the caller sends down the careful path. Partials become plain sums.
+A query's own block is always selected, and comes first. The largest logit in it then serves as the
+shift of every other softmax term: a term that underflows is negligible beside the local block's
+own sum of at least 1, and one that overflows shows as a non-finite result, which the caller sends
+down the careful path. Partials become plain sums.
 
 The shift and the denominator ride in the matrix products as one more column: queries are
-``[q, -L]``, keys ``[k * scale, 1]``, values ``[v, 1]``.
+``[q, -shift]``, keys ``[k * scale, 1]``, values ``[v, 1]``.
 """
 
 from __future__ import annotations
@@ -53,20 +53,23 @@ class KeyBlocks:
         self.norm = float((keys * keys).sum(-1).max().sqrt()) * abs(scale) if len(keys) else 0.0
 
     def __getitem__(self, b: int) -> tuple[Tensor, Tensor]:
-        """Keys ``[D + 1, block]`` and values ``[block, D + 1]``."""
+        """Keys ``[D + 1, block]`` and values ``[block, D + 1]`` of a whole block."""
         found = self._made.get(b)
         if found is None:
-            rows = slice(b * self.block, (b + 1) * self.block)
-            dim = self.keys.shape[1]
-            key = self.keys.new_empty((dim + 1, self.block))
-            key[:dim] = (self.keys[rows] * self.scale).T
-            key[dim] = 1.0
-            value = self.keys.new_empty((self.block, dim + 1))
-            value[:, :dim] = self.values[rows]
-            value[:, dim] = 1.0
-            found = key, value
-            self._made[b] = found
+            found = self._made[b] = self.lay_out(b, self.block)
         return found
+
+    def lay_out(self, b: int, size: int) -> tuple[Tensor, Tensor]:
+        """The same of the first ``size`` tokens of a block, made anew."""
+        rows = slice(b * self.block, b * self.block + size)
+        dim = self.keys.shape[1]
+        key = self.keys.new_empty((dim + 1, size))
+        key[:dim] = (self.keys[rows] * self.scale).T
+        key[dim] = 1.0
+        value = self.keys.new_empty((size, dim + 1))
+        value[:, :dim] = self.values[rows]
+        value[:, dim] = 1.0
+        return key, value
 
 
 def attend_rows(
@@ -91,14 +94,13 @@ def attend_rows(
     if not bool(chosen[own, row].all()):
         return None
     chosen[own, row] = False
-    out, lse = _local(q, blocks, first)
-    acc = q.new_ones((count, heads, dim + 1))  # [v, 1] summed, in units of exp(L)
-    acc[..., :dim] = out
+    acc = q.new_empty((count, heads, dim + 1))  # sums of [v, 1] in units of exp(shift)
     queries = torch.empty_like(acc)
     queries[..., :dim] = q
-    torch.neg(lse, out=queries[..., dim])
+    shift = _start_local(acc, queries, blocks, first)
+    torch.neg(shift, out=queries[..., dim])
     # No logit lies further below its shift than this; NaN counts as too far.
-    depth = float((q * q).sum(-1).max().sqrt()) * blocks.norm + float(lse.max())
+    depth = float((q * q).sum(-1).max().sqrt()) * blocks.norm + float(shift.max())
     wide = heads * (dim + 1)
     _add_blocks(
         acc.view(count, wide), queries.view(count, wide), blocks, chosen, not depth < -_LOWEST
@@ -107,7 +109,33 @@ def attend_rows(
     out = acc[..., :dim] / total[..., None]
     if not bool((total < _HIGHEST).all()) or not bool(out.sum().isfinite()):
         return None
-    return out, lse + total.log()
+    return out, shift + total.log()
+
+
+def _start_local(acc: Tensor, queries: Tensor, blocks: KeyBlocks, first: int) -> Tensor:
+    """Start ``acc`` with every query's own block; returns the shifts ``[n, R]``.
+
+    ``acc`` and ``queries`` are ``[n, R, D + 1]``; the last column of ``queries`` is not read.
+    """
+    count, heads, deep = acc.shape
+    block = blocks.block
+    shift = acc.new_empty((count, heads, 1))
+    later = torch.full((block, block), -torch.inf).triu_(1)
+    seen = torch.ones((block, block)).tril_()
+    row = 0
+    while row < count:
+        b, offset = divmod(first + row, block)
+        rows = slice(row, min(row + block - offset, count))
+        size = offset + rows.stop - row  # keys up to the last of these queries
+        key, value = blocks[b] if size == block else blocks.lay_out(b, size)
+        weight = torch.mm(queries[rows].view(-1, deep)[:, :-1], key[:-1])
+        tile = weight.view(-1, heads, size).add_(later[offset:size, None, :size])
+        torch.amax(tile, -1, keepdim=True, out=shift[rows])
+        # exp is many times slower on -inf than on a number: floor first, then hide again.
+        tile.sub_(shift[rows]).clamp_min_(_LOWEST).exp_().mul_(seen[offset:size, None, :size])
+        torch.mm(weight, value, out=acc[rows].view(-1, deep))
+        row = rows.stop
+    return shift[..., 0]
 
 
 def _add_blocks(
@@ -157,29 +185,3 @@ def _weigh(logits: Tensor, clamp: bool) -> Tensor:
     if clamp:
         logits.clamp_min_(_LOWEST)
     return logits.exp_()
-
-
-def _local(q: Tensor, blocks: KeyBlocks, first: int) -> tuple[Tensor, Tensor]:
-    """Causal attention of every query on its own block: out ``[n, R, D]``, LSE ``[n, R]``."""
-    block, count = blocks.block, len(q)
-    out, lse = torch.empty_like(q), q.new_empty(q.shape[:2])
-    row = 0
-    while row < count:
-        skipped = (first + row) % block
-        start = first + row - skipped  # of the block
-        whole = 0 if skipped else (count - row) // block
-        taken = whole * block or min(block - skipped, count - row)
-        tiles, size = (whole, block) if whole else (1, skipped + taken)
-        mine = q[row : row + taken]
-        if skipped:
-            # The fused mask starts at the tile's corner: stand-ins for the queries before.
-            mine = torch.cat([mine.new_zeros((skipped, *mine.shape[1:])), mine])
-        key, value = (
-            x[start : start + tiles * size].view(tiles, size, -1)
-            for x in (blocks.keys, blocks.values)
-        )
-        part, part_lse = flash(mine.view(tiles, size, *q.shape[1:]), key, value, blocks.scale)
-        out[row : row + taken] = part.flatten(0, 1)[skipped:]
-        lse[row : row + taken] = part_lse.flatten(0, 1)[skipped:]
-        row += taken
-    return out, lse
