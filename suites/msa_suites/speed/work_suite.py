@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -28,7 +29,11 @@ def work_series(session: Session) -> list[SpeedSeries]:
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
-    """One batch of samples per side and pipeline."""
+    """One batch of samples per side and pipeline.
+
+    One thread: torch counts operations and bytes of the calling thread only.
+    """
+    session = replace(session, threads=1)
     for label in session.sides:
         wanted = [s for s in work_series(session) if not _is_done(session, s, label)]
         if not wanted:
