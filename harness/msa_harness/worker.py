@@ -26,6 +26,7 @@ from msa_harness.attestation import module_info
 from msa_harness.inputs import Guard, InputMutatedError, InputSets
 from msa_harness.memory import peak_bytes
 from msa_harness.protocol import Tree
+from msa_harness.vector_math import settle
 
 _clock: Callable[[], int] = time.perf_counter_ns
 _sleep: Callable[[float], None] = time.sleep
@@ -223,6 +224,7 @@ def main(arguments: Sequence[str]) -> None:
         os.set_inheritable(pipe, False)
     os.dup2(2, 1)
     _die_with(parent)
+    settle()
     torch.set_num_threads(threads)
     server = _Server(arguments[4])
     with open(receive, "rb") as requests, open(send, "wb") as replies:  # noqa: PTH123 - descriptors

@@ -12,6 +12,9 @@ from msa.fast.decoding import sparse_decode
 from msa.fast.pipeline import attend
 from msa.fast.scoring import block_scores
 from msa.fast.selecting import select_blocks
+from msa.fast.threads import settle_vector_math
+
+settle_vector_math()
 
 CAPABILITIES: dict[str, object] = {
     "dtypes": ["float32", "float16", "bfloat16", "float64"],

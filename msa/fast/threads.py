@@ -16,6 +16,16 @@ import torch
 Item = TypeVar("Item")
 
 
+def settle_vector_math() -> None:
+    """Make the first call of the vectorised functions that this package uses, on one thread.
+
+    oneMKL picks the kernel of such a function in its first call; made by two threads at once, the
+    call may return 11 right bits where 24 were asked for (pytorch/pytorch#188792).
+    """
+    for dtype in (torch.float32, torch.float64):
+        torch.ones(1, dtype=dtype).exp().log()  # one element never leaves this thread
+
+
 def for_each(work: Callable[[Item], None], items: Iterable[Item], *, spread: bool) -> None:
     """Call ``work`` on every item, in any order.
 
