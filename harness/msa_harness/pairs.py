@@ -20,6 +20,7 @@ from msa_harness.blocks import SUITE, Block, first_blocks, is_done, more_blocks
 from msa_harness.client import CallFailedError, Timing, Worker, WorkerError
 from msa_harness.conditions import ForeignLoad
 from msa_harness.samples import ERROR, WRONG, Key, Sample
+from msa_harness.starting import starter
 
 __all__ = [
     "FOREIGN",
@@ -110,46 +111,42 @@ class PairRunner:
         Raises:
             WorkerError: A worker does not start.
         """
-        for position, block in enumerate(blocks):
-            todo = self._todo(block, done)
-            if not todo:
-                continue
-            order = self.sides if block.number % 2 == 0 else self.sides[::-1]
-            workers: dict[str, Worker] = {}
-            try:
-                for side in order:
-                    self.say(f"{block.item}: starting {side}")
-                    workers[side] = self.start(side)
-                foreign = ForeignLoad([worker.pid for worker in workers.values()])
-                if not is_done(STARTUP, block.item, done):
-                    yield [self._startup(block, side, workers[side]) for side in self.sides]
-                for index, one in enumerate(todo, start=1):
-                    where = f"block {position + 1}/{len(blocks)}, series {index}/{len(todo)}"
-                    self.say(f"{where}: {one.name} ({block.item})")
-                    yield self._series(one, block, workers)
-                if not is_done(FOREIGN, block.item, done):
-                    yield [self._foreign(block, side, foreign.share()) for side in self.sides]
-            finally:
-                for worker in workers.values():
-                    worker.close()
+        with starter(self.start, self.sides) as together:
+            for position, block in enumerate(blocks):
+                if todo := self._todo(block, done):
+                    where = f"block {position + 1}/{len(blocks)}"
+                    yield from self._block(block, todo, where, together, done)
+
+    def _block(
+        self,
+        block: Block,
+        todo: Sequence[TimedSeries],
+        where: str,
+        together: Callable[[Sequence[str]], dict[str, Worker]],
+        done: AbstractSet[Key],
+    ) -> Iterator[list[Sample]]:
+        """Time the series of one block in one pair of processes."""
+        self.say(f"{where}: starting {' and '.join(self.sides)} ({block.item})")
+        workers = together(self.sides)
+        try:
+            foreign = ForeignLoad([worker.pid for worker in workers.values()])
+            if not is_done(STARTUP, block.item, done):
+                took = {side: workers[side].start_seconds for side in self.sides}
+                yield [self._sample(STARTUP, block, side, took[side]) for side in self.sides]
+            for index, one in enumerate(todo, start=1):
+                self.say(f"{where}, series {index}/{len(todo)}: {one.name} ({block.item})")
+                yield self._series(one, block, workers)
+            if not is_done(FOREIGN, block.item, done):
+                yield [self._foreign(block, side, foreign.share()) for side in self.sides]
+        finally:
+            for worker in workers.values():
+                worker.close()
 
     def _todo(self, block: Block, done: AbstractSet[Key]) -> list[TimedSeries]:
-        wanted = [
-            one
-            for one in self.series
-            if one.name in block.names
-            and one.name not in self._failed
-            and not is_done(one.name, block.item, done)
-        ]
-        controls = [
-            one
-            for one in self.series
-            if one.control and one not in wanted and not is_done(one.name, block.item, done)
-        ]
+        open_ = [one for one in self.series if not is_done(one.name, block.item, done)]
+        wanted = [one for one in open_ if one.name in block.names and one.name not in self._failed]
+        controls = [one for one in open_ if one.control and one not in wanted]
         return controls + wanted if wanted else []
-
-    def _startup(self, block: Block, side: str, worker: Worker) -> Sample:
-        return self._sample(STARTUP, block, side, worker.start_seconds)
 
     def _foreign(self, block: Block, side: str, share: float | None) -> Sample:
         unknown = "" if share is not None else "the kernel does not say"

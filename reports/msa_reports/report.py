@@ -135,7 +135,8 @@ def _figures(
         figures += sweep.budget_figures(recorded)
     else:
         missing.append(
-            f"Budget curve: the run has no {sweep.FILE}. Write it with msa-bench sweep --json."
+            f"Budget curve: the run has no {sweep.FILE}. Write it with "
+            "msa-bench sweep --out DIRECTORY-OF-THE-RUN, then msa-bench report."
         )
     limits = cost.read_limits(directory / cost.FILE)
     drawn = False
@@ -146,7 +147,8 @@ def _figures(
     if not drawn:
         missing.append(
             "Crossover plot: the run has no speed samples of both dense and MSA prefill "
-            "(series speed/dense/LENGTH and speed/prefill/LENGTH/OVERLAP)."
+            "(series speed/dense/LENGTH and speed/prefill/LENGTH/OVERLAP). "
+            "msa-bench check --suite speed times both."
         )
     elif limits is None:
         missing.append(

@@ -21,6 +21,7 @@ from msa_harness.judge import judge
 from msa_harness.records import RunHeader, RunStore, Sample, write_atomic
 from msa_harness.series import Mode
 from msa_harness.verdicts import Outcome
+from msa_reports.cost import FILE as LIMITS
 from msa_reports.report import VERDICT, write_report
 from msa_suites import SUITES
 from msa_suites.plan import Plan
@@ -139,8 +140,10 @@ def settle(
             return outcome
 
 
-def finish(store: RunStore, outcome: Outcome) -> None:
-    """Write the verdict and the report beside the samples."""
+def finish(store: RunStore, outcome: Outcome, limits: Mapping[str, object] | None) -> None:
+    """Write the verdict, what arithmetic allows, and the report beside the samples."""
+    if limits is not None:
+        write_atomic(store.directory / LIMITS, json.dumps(limits, indent=1) + "\n")
     document = outcome.to_json(store.header.environment)
     write_atomic(store.directory / VERDICT, json.dumps(document, indent=1, allow_nan=False) + "\n")
     write_report(store.directory)

@@ -39,7 +39,7 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
         session = session.with_progress(say, gates)
         seconds = runner.measure(session, suites, store)
         outcome = runner.settle(session, store, gates, suites=suites, mode=mode)
-        runner.finish(store, outcome)
+        runner.finish(store, outcome, _limits(session) if "speed" in suites else None)
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     console.print(f"measured: {times}", markup=False, highlight=False)
     if args.json:
@@ -50,6 +50,13 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
         print_outcome(outcome, stream=sys.stdout)
         print(f"report: {args.out / 'report.html'}")
     return outcome
+
+
+def _limits(session: Session) -> dict[str, object] | None:
+    from msa_suites.speed.limits import speed_limits
+    from msa_suites.speed.series import speed_series
+
+    return speed_limits(speed_series(session.profile, cases=session.cases))
 
 
 def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:

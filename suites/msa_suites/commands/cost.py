@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 
 from msa_suites.commands.options import add_json, positive, print_json
 
@@ -42,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from msa.cost import CostShape, cost_rows, prefill_bytes, roofline
+    from msa.cost import CostShape, prefill_bytes, roofline
+    from msa_suites.speed.limits import cost_document
 
     shape = CostShape(**{name: getattr(args, name) for name in CostShape.__dataclass_fields__})
     rates = (args.flops_per_second, args.bytes_per_second)
@@ -50,24 +50,16 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "--flops-per-second, --bytes-per-second: wanted both or neither, got one of them"
         )
-    rows = []
-    for row in cost_rows(shape, args.lengths):
-        fields = asdict(row)
-        if rates[0] is not None:
+    document = cost_document(shape, args.lengths)
+    if rates[0] is not None:
+        for row in document["rows"]:
             floor = roofline(
-                row.exact_msa_flops,
-                prefill_bytes(shape, row.length),
+                row["exact_msa_flops"],
+                prefill_bytes(shape, row["length"]),
                 flops_per_second=rates[0],
                 bytes_per_second=rates[1],
             )
-            fields |= {"floor_seconds": floor.seconds, "floor_bound": floor.bound}
-        rows.append(fields)
-    document = {
-        "shape": asdict(shape),
-        "rows": rows,
-        "ceiling": shape.ceiling,
-        "break_even": shape.break_even,
-    }
+            row |= {"floor_seconds": floor.seconds, "floor_bound": floor.bound}
     if args.json:
         print_json(document)
         return 0
