@@ -91,7 +91,9 @@ def headline(outcome: Outcome) -> str:
                 f"{counts[outcome.verdict]:,} {of_all} got worse; worst: {clean(worst.name)}{how}"
             )
         case Verdict.ERROR:
-            text = f"{counts[outcome.verdict]:,} {of_all} could not be measured; see the notes"
+            broken = counts[outcome.verdict]
+            what = f"{broken:,} {of_all}" if broken else "something that was asked for"
+            text = f"{what} could not be measured; see the notes"
         case Verdict.INVALID:
             void = counts[Verdict.INVALID] + counts[Verdict.REMOVED]
             text = f"{void:,} {of_all} void or removed; the run does not answer the question"

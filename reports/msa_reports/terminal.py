@@ -74,9 +74,14 @@ def _paint(outcome: Outcome, console: Console) -> None:
     marked = [s for s in series if summary.needs_attention(s)]
     if marked and console.width >= TABLE_WIDTH:
         console.print()
+        # Many series often share one reason and one command.
+        alike: dict[tuple[str, ...], list[SeriesVerdict]] = {}
         for s in marked:
-            console.print(_title(s), soft_wrap=True)
-            _more(s, console)
+            alike.setdefault((s.verdict, *_lines(s)), []).append(s)
+        for same in alike.values():
+            for s in same:
+                console.print(_title(s), soft_wrap=True)
+            _more(same[0], console)
     counts = ", ".join(f"{n:,} {each.word}" for each, n in summary.tally(outcome))
     console.print()
     console.print(Text(f"{counts}. Effect: positive is worse."), soft_wrap=True)

@@ -111,9 +111,7 @@ def _plan_outside(args: argparse.Namespace) -> Plan:
     for label in ("base", "head"):
         python = getattr(args, f"{label}_python") or sys.executable
         path = getattr(args, f"{label}_path")
-        found = shutil.which(python)
-        if found is None:
-            raise SubjectError(f"--{label}-python: wanted a Python interpreter, got {python!r}")
+        found = _interpreter(f"--{label}-python", python)
         if path is not None and not Path(path).is_dir():
             raise SubjectError(f"--{label}-path: wanted a directory, got {path}")
         roots = (Path(path).resolve(),) if path is not None else ()
@@ -123,6 +121,14 @@ def _plan_outside(args: argparse.Namespace) -> Plan:
     gates = (args.gates or here() / GATES).read_text()
     same = sides["base"].subject.same_code(sides["head"].subject)
     return Plan(sides, _installed_judge(), gates, judge_paths(with_method=True), same)
+
+
+def _interpreter(flag: str, python: str) -> str:
+    """The absolute path of an interpreter: workers start in a folder of their own."""
+    found = shutil.which(python)
+    if found is None:
+        raise SubjectError(f"{flag}: wanted a Python interpreter, got {python!r}")
+    return str(Path(found).absolute())  # not resolved: a virtual environment's is a link
 
 
 def _digest_of(python: str, roots: tuple[Path, ...]) -> str:
@@ -150,10 +156,7 @@ def plan_alone(args: argparse.Namespace) -> Plan:
 
 def plan_conformance(args: argparse.Namespace) -> Plan:
     """The one side of ``conformance``: an implementation here, or in another environment."""
-    python = args.python or sys.executable
-    found = shutil.which(python)
-    if found is None:
-        raise SubjectError(f"--python: wanted a Python interpreter, got {python!r}")
+    found = _interpreter("--python", args.python or sys.executable)
     if args.path is not None and not Path(args.path).is_dir():
         raise SubjectError(f"--path: wanted a directory, got {args.path}")
     roots = (Path(args.path).resolve(),) if args.path else _current_folder(args.implementation)

@@ -17,6 +17,13 @@ from msa_suites.commands import options
 from msa_suites.plan import Plan
 from msa_suites.session import Session
 
+#: Options that a command which repeats a series must carry, where they are not the default.
+_REPEATED = {
+    **dict.fromkeys(("base", "head", "base_python", "head_python", "base_path", "head_path")),
+    **dict.fromkeys(("model", "cases")),
+    **{"profile": "quick", "device": "cpu", "seed": 0},
+}
+
 
 def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]) -> Outcome:
     """Measure, judge, report, print.
@@ -62,14 +69,10 @@ def _limits(session: Session) -> dict[str, object] | None:
 def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
     """The session that the options describe."""
     common = [f"--implementation {shlex.quote(args.implementation)}"]
-    for name in ("base", "head", "base_python", "head_python", "base_path", "head_path", "model"):
-        value = getattr(args, name, None)
-        if value:
+    for name, default in _REPEATED.items():
+        value = getattr(args, name, default)
+        if value not in (None, "", default):
             common.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
-    if args.profile != "quick":
-        common.append(f"--profile {args.profile}")
-    if args.device != "cpu":
-        common.append(f"--device {args.device}")
     tail = " ".join(common)
     return Session(
         sides=plan.sides,

@@ -126,9 +126,12 @@ class Session:
         return self._ran.get(label, "")
 
     def missing(
-        self, suite: str, label: str, *, items: Mapping[str, str], why: str
+        self, suite: str, label: str, *, items: Mapping[str, str], why: str, skip: bool = False
     ) -> list[Sample]:
-        """Samples that say why series could not be measured; ``items``: series -> unit."""
+        """Samples that say why series could not be measured; ``items``: series -> unit.
+
+        With ``skip`` there was nothing to measure; otherwise something went wrong.
+        """
         return [
             Sample(
                 suite=suite,
@@ -137,7 +140,7 @@ class Session:
                 unit=unit,
                 item="all",
                 value=None,
-                detail=ERROR + why,
+                detail=why if skip else ERROR + why,
                 ran=self.ran(label),
                 repro=self.repro(suite),
             )

@@ -41,6 +41,10 @@ def measure(session: Session) -> Iterator[list[Sample]]:
         with session.worker(label) as worker:
             operations = session.card(worker, label)["operations"]
             if "attend" not in operations:
+                absent = {f"work/{name}": unit for name, unit in UNITS.items()}
+                yield session.missing(
+                    "work", label, items=absent, why="it has no attend", skip=True
+                )
                 continue
             for series in wanted:
                 session.say(f"{label}: work of {series.case.name}")
