@@ -21,8 +21,16 @@ def _flash_flops(
 
 
 def count_operation(subject: object, operation: str, *args: object, **kwargs: object) -> int:
-    """Floating-point operations of the matrix products of one call of the subject."""
+    """Floating-point operations of the matrix products of one call of the subject.
+
+    On one thread: torch counts what the calling thread does, and no other.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    with FlopCounterMode(display=False, custom_mapping={flash: _flash_flops}) as counter:
-        getattr(subject, operation)(*args, **kwargs)
+    try:
+        with FlopCounterMode(display=False, custom_mapping={flash: _flash_flops}) as counter:
+            getattr(subject, operation)(*args, **kwargs)
+    finally:
+        torch.set_num_threads(threads)
     return int(counter.get_total_flops())

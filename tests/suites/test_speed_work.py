@@ -1,0 +1,91 @@
+"""Exact work: what is counted must not depend on threads, and must see what really runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+import msa_kernels
+from msa import reference
+from msa_suites.cases import cases_for
+from msa_suites.inputs import make_inputs
+from msa_suites.speed.counting import count_operation
+from msa_suites.speed.limits import speed_limits
+from msa_suites.speed.series import SpeedSeries, speed_series
+from msa_suites.speed.work import count_work
+
+
+@pytest.fixture(scope="module")
+def series():
+    shortest = min((c for c in cases_for("speed") if "prefill" in c.tags), key=lambda c: c.k_lens)
+    return SpeedSeries("speed/prefill/4096/low", "attend", shortest, "low")
+
+
+def test_operations_are_counted_on_all_threads(series):
+    call = series.calls()[0]
+    fast = msa_kernels.load("torch")
+    counts = []
+    threads = torch.get_num_threads()
+    for number in (1, 2):
+        torch.set_num_threads(number)
+        try:
+            counts.append(count_operation(fast, "attend", *call.args, **call.kwargs))
+            assert torch.get_num_threads() == number
+        finally:
+            torch.set_num_threads(threads)
+    assert counts[0] == counts[1]
+    case = series.case
+    (tokens,) = case.k_lens
+    scoring = 2 * case.Di * case.Hkv * tokens * tokens / 2  # causal: half of the pairs
+    assert counts[0] > scoring  # ours scores every visible pair, then attends
+    # A path that quietly attends to everything does more.
+    dense = 4 * case.D * case.Hq * tokens * tokens
+    assert counts[0] < dense
+
+
+def test_dense_attention_is_counted_as_all_pairs():
+    q = torch.randn(1, 4, 96, 16)
+
+    class Dense:
+        attend = staticmethod(scaled_dot_product_attention)
+
+    assert count_operation(Dense, "attend", q, q, q) == 4 * 4 * 96 * 96 * 16
+
+
+def test_attended_tokens_are_those_a_query_sees():
+    case = next(iter(cases_for("prefill")))
+    case = replace(case, q_lens=(200,), k_lens=(200,), block=32, topk=3, Hq=4, Hkv=2)
+    inputs = make_inputs(case)
+    scores = reference.block_scores(
+        *(inputs.q_idx, inputs.k_idx),
+        cu_q=inputs.cu_q,
+        cu_k=inputs.cu_k,
+        block=case.block,
+        scale=case.index_scale,
+    )
+    selection = reference.select_blocks(scores, cu_q=inputs.cu_q, cu_k=inputs.cu_k, **case.settings)
+    work = count_work(selection, block=case.block, heads=case.Hq, dim=case.D)
+    tokens = sum(
+        1
+        for row in range(200)
+        for group in range(2)
+        for block in selection[row, group].tolist()
+        if block >= 0
+        for token in range(block * 32, block * 32 + 32)
+        if token <= row
+    )
+    assert work.tokens == tokens
+    assert work.flops == 4 * case.D * 2 * tokens
+
+
+def test_the_limit_of_the_timed_shapes_is_equation_12():
+    document = speed_limits(speed_series("full"))
+    ratios = {row["length"]: row["ratio"] for row in document["rows"]}
+    assert set(ratios) == {4096, 8192, 16384, 32768}
+    # A query at N = 32768 by hand: dense 4 Hq D N/2 = 33.6e6 operations, index scores
+    # 2 Hkv Di N/2 = 4.2e6, attention over 16 blocks 4 Hq D k Bk = 4.2e6: 33.6 / 8.4.
+    assert ratios[32768] == pytest.approx(4.0, abs=0.05)
+    assert speed_limits(speed_series("quick", cases=())) is None
