@@ -109,7 +109,8 @@ RECALL_PLAN: dict[str, tuple[Drawing, tuple[Batch, ...]]] = {
     "msa_facts": (
         _facts,
         (
-            Batch("quick", 2048, 6),
+            # Sixteen contexts: one fact that a harmless change flips is still a PASS.
+            Batch("quick", 2048, 14),
             Batch("quick", 4096, 2),
             Batch("standard", 2048, 8),
             Batch("standard", 4096, 8),
