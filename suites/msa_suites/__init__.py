@@ -7,3 +7,6 @@ SUITES: dict[str, str] = {
     "quality": "msa_suites.quality.suite",
     "speed": "msa_suites.speed.suite",
 }
+
+#: Suites that read the clock: each runs alone, after all others.
+TIMED = frozenset({"speed"})

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from queue import Queue
+from functools import partial
 
 from msa_harness.client import CallFailedError, Worker, WorkerError
 from msa_harness.records import INVALID, Sample
 from msa_suites.quality.items import TASKS
 from msa_suites.quality.samples import to_samples
 from msa_suites.session import Session
+from msa_suites.together import merged
 
 #: Retrofit settings of the quality runs: k 4 with sink and local block forced leaves two free
 #: slots, where a damaged selection shows (a generous k would hide it).
@@ -25,27 +25,7 @@ def measure(session: Session) -> Iterator[list[Sample]]:
     and nothing here is timed.
     """
     quiet = replace(session, threads=1)
-    batches: Queue[list[Sample] | None] = Queue()
-
-    def run(label: str) -> None:
-        try:
-            for batch in _measure_side(quiet, label):
-                batches.put(batch)
-        finally:
-            batches.put(None)
-
-    with ThreadPoolExecutor(max_workers=len(session.sides)) as pool:
-        # A worker ends with the thread that started it, so each side stays in one thread.
-        sides = [pool.submit(run, label) for label in session.sides]
-        left = len(sides)
-        while left:
-            batch = batches.get()
-            if batch is None:
-                left -= 1
-            else:
-                yield batch
-        for side in sides:
-            side.result()
+    yield from merged([partial(_measure_side, quiet, label) for label in session.sides])
 
 
 def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:

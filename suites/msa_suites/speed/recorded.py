@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from msa_suites.inputs import Inputs
-from msa_suites.models.loading import EMBEDDED, load_model
 from msa_suites.quality.items import load_items
 
 
@@ -54,7 +53,10 @@ def _context(tokens: int, index: int) -> bytes:
 @torch.inference_mode()
 def _recording(tokens: int, index: int) -> tuple[Tensor, Tensor]:
     """Query heads of the first KV group ``[T, R, D]`` and its keys ``[T, 1, D]``."""
+    # Imported here: transformers takes seconds, and most commands record nothing.
     from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+    from msa_suites.models.loading import EMBEDDED, load_model
 
     model, _ = load_model(str(EMBEDDED))
     attention = model.model.layers[-1].self_attn

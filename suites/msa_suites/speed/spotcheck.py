@@ -7,7 +7,9 @@ Written from the definition, apart from :mod:`msa.reference`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +26,8 @@ class Pipeline:
         q: ``[Tq, Hq, D]``; k, v: ``[T, Hkv, D]``; q_idx: ``[Tq, Hkv, Di]``; k_idx: ``[T, 1, Di]``.
         block: tokens per block.
         topk: blocks kept, the local block among them.
-        value_scale: factor on the values.
+
+    What is expected of a row is computed once and kept: a series is checked in every block.
     """
 
     q: Tensor
@@ -34,11 +37,17 @@ class Pipeline:
     k_idx: Tensor
     block: int
     topk: int
-    value_scale: float = 1.0
+    _kept: dict[tuple[int, ...], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def position(self, row: int) -> int:
         """Position of a query row among the keys."""
         return row + len(self.k) - len(self.q)
+
+    def keep(self, key: tuple[int, ...], make: Callable[[], Tensor]) -> Tensor:
+        """What is kept under ``key``, made where it is not there yet."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 def sampled_rows(tokens: int, count: int, seed: int) -> list[int]:
@@ -50,6 +59,10 @@ def sampled_rows(tokens: int, count: int, seed: int) -> list[int]:
 
 def row_scores(inputs: Pipeline, row: int) -> Tensor:
     """Float64 block scores ``[Hkv, row // block + 1]`` of one query."""
+    return inputs.keep((row,), partial(_row_scores, inputs, row))
+
+
+def _row_scores(inputs: Pipeline, row: int) -> Tensor:
     token = torch.einsum(
         "gd,sd->gs",
         inputs.q_idx[row].double(),
@@ -61,23 +74,33 @@ def row_scores(inputs: Pipeline, row: int) -> Tensor:
 
 def row_attention(inputs: Pipeline, row: int, group: int, blocks: list[int]) -> Tensor:
     """Float64 attention ``[R, D]`` of one query's heads of ``group`` over ``blocks``."""
+    key = (row, group, *blocks)
+    return inputs.keep(key, partial(_row_attention, inputs, row, group, blocks))
+
+
+def _row_attention(inputs: Pipeline, row: int, group: int, blocks: list[int]) -> Tensor:
     stop = inputs.position(row) + 1
     tokens = torch.cat(
         [torch.arange(b * inputs.block, min((b + 1) * inputs.block, stop)) for b in blocks]
     )
     heads = inputs.q.shape[1] // inputs.k.shape[1]
     q = inputs.q[row, group * heads : (group + 1) * heads].double()
-    keys, values = (
-        inputs.k[tokens, group].double(),
-        inputs.v[tokens, group].double() * inputs.value_scale,
-    )
+    keys, values = inputs.k[tokens, group].double(), inputs.v[tokens, group].double()
     return torch.softmax(q @ keys.T * q.shape[-1] ** -0.5, -1) @ values
 
 
-def check_pipeline(inputs: Pipeline, out: Tensor, selection: Tensor | None, rows: list[int]) -> str:
+def check_pipeline(
+    inputs: Pipeline,
+    out: Tensor,
+    selection: Tensor | None,
+    rows: list[int],
+    *,
+    value_scale: float = 1.0,
+) -> str:
     """What is wrong with ``attend``'s answer on ``rows``, or an empty text.
 
-    A block may stand in for another only where their scores are closer than rounding.
+    The values were multiplied by ``value_scale``. A block may stand in for another only where their
+    scores are closer than rounding.
     """
     bound = BOUNDS[inputs.q.dtype]
     if out.shape != inputs.q.shape or out.dtype != inputs.q.dtype:
@@ -94,7 +117,7 @@ def check_pipeline(inputs: Pipeline, out: Tensor, selection: Tensor | None, rows
                 if problem:
                     return f"row {row}, group {group}: {problem}"
                 blocks = chosen
-            want = row_attention(inputs, row, group, blocks)
+            want = row_attention(inputs, row, group, blocks) * value_scale
             have = out[row, group * heads : (group + 1) * heads].double()
             error = float((have - want).norm() / want.norm())
             if not error <= bound:
@@ -145,11 +168,13 @@ def _selection_problem(
         return f"selection: wanted {len(wanted)} distinct visible blocks, got {chosen}"
     if len(scores) - 1 not in chosen:
         return f"selection: wanted the local block {len(scores) - 1}, got {chosen}"
+    missed = set(wanted) - set(chosen)
+    if not missed:
+        return ""
     eps = torch.finfo(torch.float32).eps  # scores are accumulated in float32 for every dtype
     q, k = inputs.q_idx[row, group].double(), inputs.k_idx[: inputs.position(row) + 1, 0].double()
     slack = 4 * eps * float(q.norm()) * float(k.norm(dim=1).max())
-    missed = set(wanted) - set(chosen)
     worst = min((float(scores[b]) for b in chosen if b != len(scores) - 1), default=0.0)
-    if missed and max(float(scores[b]) for b in missed) > worst + slack:
+    if max(float(scores[b]) for b in missed) > worst + slack:
         return f"selection: wanted blocks {wanted}, got {chosen}"
     return ""

@@ -112,11 +112,12 @@ def _checker(
         return None
     rows = spotcheck.sampled_rows(case.q_lens[0], CHECKED_ROWS, case.seed)
 
+    @cache
+    def given() -> list[Pipeline]:
+        return [Pipeline(*inputs.tensors, case.block, case.topk) for inputs in drawn()]
+
     def check(timing: Timing) -> str:
-        inputs = drawn()[timing.index]
-        scale = timing.scale if series.operation in ("attend", "sparse_decode") else 1.0
-        given = Pipeline(*inputs.tensors, case.block, case.topk, value_scale=scale)
-        return _check(series.operation, given, timing, rows, case.index_scale)
+        return _check(series.operation, given()[timing.index], timing, rows, case.index_scale)
 
     return check
 
@@ -127,9 +128,9 @@ def _check(
     output = timing.output
     if operation == "attend":
         out, selection = output if isinstance(output, list | tuple) else (output, None)
-        return spotcheck.check_pipeline(given, out, selection, rows)
+        return spotcheck.check_pipeline(given, out, selection, rows, value_scale=timing.scale)
     if operation == "sparse_decode":
-        return spotcheck.check_pipeline(given, output[0][0], None, rows)
+        return spotcheck.check_pipeline(given, output[0][0], None, rows, value_scale=timing.scale)
     if not isinstance(output, Tensor):
         return f"wanted a tensor, got {type(output).__name__}"
     if operation == "block_scores":

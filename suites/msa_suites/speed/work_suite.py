@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from msa_harness.records import WRONG, Sample
 from msa_suites.session import SUBJECT, Session
 from msa_suites.speed.series import Call, SpeedSeries, speed_series
 from msa_suites.speed.work import count_work
+from msa_suites.together import merged
 
 #: Name of a counted series -> its unit.
 UNITS = {
@@ -29,26 +31,26 @@ def work_series(session: Session) -> list[SpeedSeries]:
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
-    """One batch of samples per side and pipeline.
+    """One batch of samples per side and pipeline, the sides at the same time.
 
-    One thread: torch counts operations and bytes of the calling thread only.
+    One thread each: torch counts operations and bytes of the calling thread only.
     """
-    session = replace(session, threads=1)
-    for label in session.sides:
-        wanted = [s for s in work_series(session) if not _is_done(session, s, label)]
-        if not wanted:
-            continue
-        with session.worker(label) as worker:
-            operations = session.card(worker, label)["operations"]
-            if "attend" not in operations:
-                absent = {f"work/{name}": unit for name, unit in UNITS.items()}
-                yield session.missing(
-                    "work", label, items=absent, why="it has no attend", skip=True
-                )
-                continue
-            for series in wanted:
-                session.say(f"{label}: work of {series.case.name}")
-                yield _count(session, worker, label, series)
+    quiet = replace(session, threads=1)
+    yield from merged([partial(_measure_side, quiet, label) for label in session.sides])
+
+
+def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
+    wanted = [s for s in work_series(session) if not _is_done(session, s, label)]
+    if not wanted:
+        return
+    with session.worker(label) as worker:
+        if "attend" not in session.card(worker, label)["operations"]:
+            absent = {f"work/{name}": unit for name, unit in UNITS.items()}
+            yield session.missing("work", label, items=absent, why="it has no attend", skip=True)
+            return
+        for series in wanted:
+            session.say(f"{label}: work of {series.case.name}")
+            yield _count(session, worker, label, series)
 
 
 def _is_done(session: Session, series: SpeedSeries, label: str) -> bool:
