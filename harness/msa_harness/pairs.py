@@ -17,10 +17,11 @@ from functools import partial
 from statistics import median
 
 from msa_harness.blocks import SUITE, Block, first_blocks, is_done, more_blocks
-from msa_harness.client import CallFailedError, Timing, Worker, WorkerError
+from msa_harness.client import CallFailedError, Worker, WorkerError
 from msa_harness.conditions import ForeignLoad
 from msa_harness.samples import ERROR, WRONG, Key, Sample
 from msa_harness.starting import starter
+from msa_harness.timed import TimedSeries, grouped, inputs_of, prepare, take_turn
 
 __all__ = [
     "FOREIGN",
@@ -34,36 +35,6 @@ __all__ = [
 
 STARTUP = "speed/startup"
 FOREIGN = "speed/machine/foreign_load"
-
-
-@dataclass(frozen=True, slots=True)
-class TimedSeries:
-    """One operation on one set of inputs, timed on both sides.
-
-    Attributes:
-        name: Name of the series.
-        handle: What the workers keep the operation's object under.
-        operation: Attribute path below it; empty for the object itself.
-        inputs: Builds the input sets (see `client.Worker.put`); called once per block.
-        target: "module:attribute" to load under `handle` first; empty where it is loaded already.
-        vary: Tensors of fresh contents in every call.
-        check: Says what is wrong with an output, given the timing that carries it; empty for right.
-            Asked before anything is timed, and again of the last timed call.
-        control: Whether this is the unchanged code that judges the machine.
-        warmup: Calls before the checked one; that one is itself a warm-up of the timed ones.
-        repeats: Calls in one turn.
-    """
-
-    name: str
-    handle: str
-    operation: str
-    inputs: Callable[[], Sequence[Mapping[str, object]]]
-    target: str = ""
-    vary: tuple[str, ...] = ()
-    check: Callable[[Timing], str] | None = None
-    control: bool = False
-    warmup: int = 0
-    repeats: int = 1
 
 
 @dataclass
@@ -133,9 +104,10 @@ class PairRunner:
             if not is_done(STARTUP, block.item, done):
                 took = {side: workers[side].start_seconds for side in self.sides}
                 yield [self._sample(STARTUP, block, side, took[side]) for side in self.sides]
-            for index, one in enumerate(todo, start=1):
-                self.say(f"{where}, series {index}/{len(todo)}: {one.name} ({block.item})")
-                yield self._series(one, block, workers)
+            for index, group in enumerate(grouped(todo), start=1):
+                names = ", ".join(one.name for one in group)
+                self.say(f"{where}, step {index}: {names} ({block.item})")
+                yield from self._time(group, block, workers)
             if not is_done(FOREIGN, block.item, done):
                 yield [self._foreign(block, side, foreign.share()) for side in self.sides]
         finally:
@@ -152,25 +124,47 @@ class PairRunner:
         unknown = "" if share is not None else "the kernel does not say"
         return self._sample(FOREIGN, block, side, share, unknown, unit="share")
 
-    def _series(self, one: TimedSeries, block: Block, workers: dict[str, Worker]) -> list[Sample]:
-        """Time one series; a side that fails ends it for both, in this block and later ones."""
-        seconds: dict[str, list[float]] = {side: [] for side in self.sides}
-        problems: dict[str, str] = {}
-        sets = one.inputs()
-        for side in self.sides:
-            prepare = partial(_prepare, one=one, sets=sets, seed=block.number)
-            problems[side] = self._guarded(side, workers, prepare)
+    def _time(
+        self, group: Sequence[TimedSeries], block: Block, workers: dict[str, Worker]
+    ) -> Iterator[list[Sample]]:
+        """Time the series of a group; a side that fails ends its series for both, for good."""
+        seconds: dict[str, dict[str, list[float]]] = {
+            one.name: {side: [] for side in self.sides} for one in group
+        }
+        problems: dict[str, dict[str, str]] = {one.name: {} for one in group}
+        holds: dict[tuple[str, str], Worker] = {}
+
+        def ready(one: TimedSeries, side: str) -> str:
+            """Prepare a series on a worker that has not got it: a new one, after a crash."""
+            if holds.get((one.name, side)) is workers[side]:
+                return ""
+            holds[one.name, side] = workers[side]
+            action = partial(prepare, one=one, sets=one.inputs(), seed=block.number)
+            return self._guarded(side, workers, action)
+
+        for one in group:
+            problems[one.name] = {side: ready(one, side) for side in self.sides}
         for turn in range(self.alternations):
-            if any(problems.values()):
-                break
             last = turn == self.alternations - 1
             forward = (turn + block.number) % 2 == 0
-            for side in self.sides if forward else self.sides[::-1]:
-                call = partial(_turn, one=one, seconds=seconds[side], verify=last)
-                problems[side] = self._guarded(side, workers, call)
-        for side in self.sides:
-            with suppress(WorkerError):
-                workers[side].drop(_inputs_of(one))
+            for one in (one for one in group if not any(problems[one.name].values())):
+                for side in self.sides if forward else self.sides[::-1]:
+                    call = partial(take_turn, one=one, seconds=seconds[one.name][side], verify=last)
+                    problem = ready(one, side) or self._guarded(side, workers, call)
+                    problems[one.name][side] = problem
+        for one in group:
+            for side in self.sides:
+                with suppress(WorkerError):
+                    workers[side].drop(inputs_of(one))
+            yield self._samples(one, block, seconds[one.name], problems[one.name])
+
+    def _samples(
+        self,
+        one: TimedSeries,
+        block: Block,
+        seconds: Mapping[str, list[float]],
+        problems: Mapping[str, str],
+    ) -> list[Sample]:
         if not any(problems.values()):
             return [
                 self._sample(one.name, block, side, median(seconds[side]), raw=seconds[side])
@@ -221,26 +215,3 @@ class PairRunner:
             ran=self.ran(side),
             repro=self.repro(name),
         )
-
-
-def _inputs_of(one: TimedSeries) -> str:
-    return f"inputs of {one.name}"
-
-
-def _prepare(
-    worker: Worker, one: TimedSeries, sets: Sequence[Mapping[str, object]], *, seed: int
-) -> str:
-    """Load, put, warm up and check: nothing is timed on a red check."""
-    if one.target:
-        worker.load(one.handle, one.target)
-    worker.put(_inputs_of(one), sets, vary=one.vary, seed=seed)
-    timing = worker.time(one.handle, one.operation, _inputs_of(one), warmup=one.warmup, verify=True)
-    return one.check(timing) if one.check is not None else ""
-
-
-def _turn(worker: Worker, one: TimedSeries, seconds: list[float], *, verify: bool) -> str:
-    timing = worker.time(
-        one.handle, one.operation, _inputs_of(one), repeats=one.repeats, verify=verify
-    )
-    seconds.extend(timing.seconds)
-    return one.check(timing) if verify and one.check is not None else ""

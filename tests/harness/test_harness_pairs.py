@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -206,3 +207,15 @@ def test_a_side_that_does_not_start_takes_the_other_down(make_start):
         list(runner.run([Block("pair-00", frozenset(["speed/work"]))]))
     with pytest.raises(WorkerError):
         running[0].info([])
+
+
+def test_a_group_is_timed_in_turn_and_outlives_a_crash_of_one_of_its_series(make_start):
+    start, started = make_start(dies="os._exit(9)")
+    group = [replace(one, group="together") for one in SERIES if not one.control]
+    dying = TimedSeries("speed/dies", "toy", "dies", inputs, check=right, group="together")
+    runner = PairRunner(start, [SERIES[1], *group, dying], alternations=3)
+    names = frozenset(one.name for one in [dying, *group])
+    batches = by_series(runner.run([Block("pair-00", names)]))
+    assert all(sample.value is None for sample in batches["speed/dies"])
+    assert all(len(sample.raw) == 3 for sample in batches["speed/work"])
+    assert sorted(started) == ["base", "head", "head"]

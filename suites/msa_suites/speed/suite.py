@@ -49,7 +49,7 @@ def measure_more(session: Session, wanted: Mapping[str, str]) -> Iterator[list[S
 def _runner(session: Session) -> PairRunner:
     operations = _operations(session)
     table = [
-        _timed(series)
+        _timed(series, together=not session.paired)
         for series in speed_series(session.profile, dense=not session.paired, cases=session.cases)
         if series.operation == "dense" or series.operation in operations
     ]
@@ -77,9 +77,11 @@ def _operations(session: Session) -> frozenset[str]:
     return frozenset.intersection(*offered)
 
 
-def _timed(series: SpeedSeries) -> TimedSeries:
+def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
+    """The series for the harness; ``together``: MSA and dense of one length in turn."""
     dense = series.operation == "dense"
     single = sum(series.case.q_lens) == 1
+    compared = series.operation in ("attend", "dense") and not series.control
 
     @cache
     def drawn() -> list[Inputs]:
@@ -100,6 +102,7 @@ def _timed(series: SpeedSeries) -> TimedSeries:
         check=None if dense else _checker(series, drawn),
         control=series.control,
         repeats=8 if single else 1,
+        group=f"{series.case.dtype} {series.case.k_lens}" if together and compared else "",
     )
 
 
