@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from msa_harness.verdicts import Outcome, SeriesVerdict
 from msa_reports import summary
+from msa_reports.speedups import COLUMNS
 from msa_reports.text import clean, log_safe, markdown, markdown_code, number, plural
 
 LIMIT = 60_000  # characters; a comment on GitHub may have 65,536
@@ -15,10 +16,17 @@ _HEAD = (
     "|---|---|---|---|--:|--:|--:|---|--:|--:|--:|\n"
 )
 _TAIL_RESERVE = 1_500
+_MOST_SPEEDUPS = 20
 _TABLE_SHARE = 0.5  # of what is left, for the table of what needs attention
 
 
-def render(outcome: Outcome, *, subjects: Sequence[str] = (), limit: int = LIMIT) -> str:
+def render(
+    outcome: Outcome,
+    *,
+    subjects: Sequence[str] = (),
+    speedups: Sequence[tuple[str, ...]] = (),
+    limit: int = LIMIT,
+) -> str:
     """Return ``outcome`` as GitHub Markdown of at most ``limit`` characters.
 
     Worst first; what does not fit is counted. Everything a subject could have named (series,
@@ -27,6 +35,7 @@ def render(outcome: Outcome, *, subjects: Sequence[str] = (), limit: int = LIMIT
     Args:
         outcome: what to show.
         subjects: one line each, such as "base 1a2b3c4"; shown under the verdict.
+        speedups: cells of `speedups.table`.
         limit: largest length, at least 4000.
 
     Raises:
@@ -59,10 +68,17 @@ def render(outcome: Outcome, *, subjects: Sequence[str] = (), limit: int = LIMIT
             f"\n<details><summary>{plural(len(rest), 'series')} without complaint</summary>\n\n"
             f"{_HEAD}{rows}{_left_out(left_out)}\n</details>\n"
         )
+    if speedups and len(text) < limit - 2 * _TAIL_RESERVE:
+        text += f"\n### MSA against dense attention\n\n{_speedups(speedups)}"
     counts = ", ".join(f"{n:,} {markdown(each.word)}" for each, n in summary.tally(outcome))
     text += f"\n{counts or 'No series'}. Effect: positive is worse; MDE: smallest effect this run "
     text += "could detect.\n"
     return "\n".join(log_safe(line) for line in text.split("\n"))
+
+
+def _speedups(rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *([markdown(cell) for cell in row] for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines[:_MOST_SPEEDUPS])
 
 
 def _fill(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +14,9 @@ from msa_harness.verdicts import SeriesVerdict
 from msa_reports import summary, svg
 from msa_reports.figures import Figure, figure
 from msa_reports.scale import Axis
+from msa_reports.speedups import DENSE, PREFILL
 from msa_reports.text import clean, number, plural, share
 
-_PREFILL = re.compile(r"speed/prefill(?:-([a-z0-9]+))?/([1-9][0-9]*)/(.+)")
-_DENSE = re.compile(r"speed/dense(?:-([a-z0-9]+))?/([1-9][0-9]*)")
 Times = Mapping[str, Mapping[int, float]]  # line -> length -> seconds
 _BINS = 24
 _MAX_LINES = len(svg.MARKS)
@@ -50,9 +48,9 @@ def prefill_times(samples: Iterable[Sample]) -> dict[str, Times]:
     for sample in samples:
         if sample.value is None or sample.value <= 0 or sample.unit != "s":
             continue
-        if match := _PREFILL.fullmatch(sample.series):
+        if match := PREFILL.fullmatch(sample.series):
             line = f"MSA, {clean(match[3], limit=40)} overlap"
-        elif match := _DENSE.fullmatch(sample.series):
+        elif match := DENSE.fullmatch(sample.series):
             line = "dense"
         else:
             continue

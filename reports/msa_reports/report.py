@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msa_harness.records import RunError, RunHeader, RunStore, Sample, write_atomic
 from msa_harness.verdicts import Outcome, SeriesVerdict, Verdict, outcome_from_json
-from msa_reports import cost, html, markdown, page, plots, summary, sweep
+from msa_reports import cost, html, markdown, page, plots, speedups, summary, sweep
 from msa_reports.figures import Figure
 from msa_reports.text import clean, plural
 
@@ -49,9 +49,20 @@ def write_report(run_dir: Path | str) -> ReportPaths:
         store.header, samples, outcome, figures=figures, missing=missing, notes=notes
     )
     paths = ReportPaths(markdown=directory / MARKDOWN, html=directory / HTML)
-    write_atomic(paths.markdown, _comment(store.header, samples, outcome))
+    rows = _speedups(directory, samples)
+    write_atomic(paths.markdown, _comment(store.header, samples, outcome, rows))
     write_atomic(paths.html, html.render(shown))
     return paths
+
+
+def read_speedups(run_dir: Path | str) -> list[tuple[str, ...]]:
+    """The cells of `speedups.table` of a run; none where it timed no dense attention."""
+    return _speedups(Path(run_dir), RunStore.open(Path(run_dir)).samples())
+
+
+def _speedups(directory: Path, samples: Sequence[Sample]) -> list[tuple[str, ...]]:
+    limits = cost.read_limits(directory / cost.FILE)
+    return speedups.table(speedups.speedups(samples), limits)
 
 
 def read_outcome(path: Path) -> Outcome | None:
@@ -91,7 +102,12 @@ def _check_types(series: SeriesVerdict) -> None:
             )
 
 
-def _comment(header: RunHeader, samples: Sequence[Sample], outcome: Outcome | None) -> str:
+def _comment(
+    header: RunHeader,
+    samples: Sequence[Sample],
+    outcome: Outcome | None,
+    rows: Sequence[tuple[str, ...]],
+) -> str:
     if outcome is None:
         return (
             f"{markdown.MARKER}\n## {page.NOT_JUDGED.mark} {page.NOT_JUDGED.word}\n\n"
@@ -100,7 +116,7 @@ def _comment(header: RunHeader, samples: Sequence[Sample], outcome: Outcome | No
         )
     subjects = _self_test(header)
     subjects += [f"{name}: {_subject(header, name)}" for name in ("base", "head")]
-    return markdown.render(outcome, subjects=subjects)
+    return markdown.render(outcome, subjects=subjects, speedups=rows)
 
 
 def _subject(header: RunHeader, name: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from typing import TextIO
 
+from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from msa_harness.verdicts import Outcome, SeriesVerdict
 from msa_reports import summary
+from msa_reports.speedups import COLUMNS
 from msa_reports.text import clean, log_safe, number
 
 TABLE_WIDTH = 130  # narrower than this, each series is a paragraph
@@ -54,6 +56,18 @@ def print_outcome(outcome: Outcome, *, stream: TextIO, width: int | None = None)
     _paint(outcome, painter)
     text = "\n".join(log_safe(line.rstrip()) for line in drawn.getvalue().splitlines())
     stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def print_speedups(rows: Sequence[tuple[str, ...]], *, stream: TextIO) -> None:
+    """Print cells of `speedups.table`, nothing where there are none."""
+    if not rows:
+        return
+    table = Table(title="MSA against dense attention, turn against turn", box=box.MARKDOWN)
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in ("dtype", "overlap") else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=stream, highlight=False, emoji=False, markup=False, width=LOG_WIDTH).print(table)
 
 
 def _paint(outcome: Outcome, console: Console) -> None:

@@ -95,7 +95,9 @@ def progress(title: str, console: Console) -> Iterator[Callable[[str], None]]:
         started = time.monotonic()
 
         def plain(text: str) -> None:
-            console.print(f"[{time.monotonic() - started:6.1f}s] {text}", markup=False)
+            console.print(
+                f"[{time.monotonic() - started:6.1f}s] {text}", markup=False, soft_wrap=True
+            )
 
         yield plain
         return

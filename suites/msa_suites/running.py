@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from msa_harness.series import Mode
 from msa_harness.verdicts import Outcome
-from msa_reports.terminal import print_outcome
+from msa_reports.report import read_speedups
+from msa_reports.terminal import print_outcome, print_speedups
 from msa_suites import SUITES, runner
 from msa_suites.cases import load_cases
 from msa_suites.commands import options
@@ -55,6 +56,7 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
         if plan.self_test:
             print("self-test: nothing compared (base and head are the same code)")
         print_outcome(outcome, stream=sys.stdout)
+        print_speedups(read_speedups(args.out), stream=sys.stdout)
         print(f"report: {args.out / 'report.html'}")
     return outcome
 

@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from msa_reports.report import VERDICT, read_outcome, write_report
-    from msa_reports.terminal import print_outcome
+    from msa_reports.report import VERDICT, read_outcome, read_speedups, write_report
+    from msa_reports.terminal import print_outcome, print_speedups
 
     paths = write_report(args.run_directory)
     outcome = read_outcome(args.run_directory / VERDICT)
@@ -25,5 +25,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if outcome is not None:
         print_outcome(outcome, stream=sys.stdout)
+        print_speedups(read_speedups(args.run_directory), stream=sys.stdout)
     print(f"page: {paths.html}\ncomment: {paths.markdown}")
     return 0
