@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from torch.nn import functional as F
 
 from msa_suites.inputs import Inputs
 from msa_suites.quality.items import load_items
+
+_ONE_AT_A_TIME = Lock()
 
 
 def recorded_inputs(inputs: Inputs, index: int) -> Inputs:
@@ -29,7 +32,9 @@ def recorded_inputs(inputs: Inputs, index: int) -> Inputs:
         ValueError: more groups or fewer channels than the recording has.
     """
     tokens, groups, dim = inputs.q_idx.shape
-    q, k = _recording(tokens, index)
+    # The sides of a run are measured in threads, and transformers loads one model at a time.
+    with _ONE_AT_A_TIME:
+        q, k = _recording(tokens, index)
     if q.shape[1] < groups or q.shape[2] > dim:
         raise ValueError(
             f"q_idx: wanted at most {q.shape[1]} groups and at least {q.shape[2]} channels for a "
