@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from msa_harness.gate import Gate
+from msa_harness.samples import log_ratio
 from msa_harness.series import Mode, Series, screen
 from msa_harness.statistics import (
     Interval,
@@ -79,13 +80,13 @@ def _interval(series: Series, *, confirm: bool, mode: Mode) -> Interval | None:
     items = _items(series, confirm=confirm)
     if len(items) < 2:
         return None
-    return log_ratio_interval(
-        [base[i] for i in items], [head[i] for i in items], confidence=confidence
-    )
+    ratios = [log_ratio(series.base[item], series.head[item]) for item in items]
+    return log_ratio_interval(ratios, confidence=confidence)
 
 
 def _not_positive(series: Series) -> SeriesVerdict | None:
     values = [*series.values("base").values(), *series.values("head").values()]
+    values += [seconds for sample in series.all() for seconds in sample.raw]
     if min(values) > 0:
         return None
     return series.verdict(Verdict.ERROR, f"wanted positive seconds, got {min(values)}")
@@ -160,7 +161,7 @@ def _numbers(
         threshold=math.log1p(gate.threshold),
         confidence=gate.confidence,
     )
-    # Geometric means, so that head / base is the effect that is shown where pairs are complete.
+    # Geometric means over processes: near the effect, which compares calls made side by side.
     base, head = (_geometric(series.values(subject).values()) for subject in ("base", "head"))
     return replace(
         series.verdict(verdict, note),

@@ -24,6 +24,7 @@ from msa_harness.samples import (
     Sample,
     finite,
     header_from_dict,
+    log_ratio,
     sample_from_dict,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "RunStore",
     "Sample",
     "finite",
+    "log_ratio",
     "write_atomic",
 ]
 

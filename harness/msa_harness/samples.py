@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from statistics import median
 from typing import Final
 
 SCHEMA: Final = "msa-bench/run/1"
@@ -132,6 +133,26 @@ def finite(value: float) -> tuple[float | None, str]:
     A number that is not finite becomes a missing value which the judge counts as a wrong answer.
     """
     return (float(value), "") if math.isfinite(value) else (None, f"{NOT_FINITE} ({value})")
+
+
+def log_ratio(base: Sample, head: Sample) -> float:
+    """log(head / base) of one pair of timings: the median over calls, each against its neighbour.
+
+    The two sides are called in turn, so neighbours share the state that the machine was in; the
+    ratio of two medians would mix states (measured on two shared cores: its spread over pairs is
+    up to three times as large). Without as many calls on both sides, the ratio of the values.
+
+    Raises:
+        ValueError: A pair without values, or with one that is not positive.
+    """
+    calls = list(zip(base.raw, head.raw, strict=False))
+    if len(base.raw) != len(head.raw) or not calls:
+        if base.value is None or head.value is None:
+            raise ValueError(f"{base.series} {base.item}: wanted values on both sides")
+        calls = [(base.value, head.value)]
+    if min(min(pair) for pair in calls) <= 0:
+        raise ValueError(f"{base.series} {base.item}: wanted positive seconds, got {calls[:3]}")
+    return median(math.log(after / before) for before, after in calls)
 
 
 @dataclass(frozen=True, slots=True)

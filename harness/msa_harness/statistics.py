@@ -65,24 +65,18 @@ def student_interval(estimate: float, se: float, df: float, n: int, confidence: 
     return Interval(estimate, estimate - half, estimate + half, se, df, n)
 
 
-def log_ratio_interval(
-    base: Sequence[float], head: Sequence[float], *, confidence: float
-) -> Interval:
-    """Student interval of the mean of log(head / base) over process pairs.
+def log_ratio_interval(ratios: Sequence[float], *, confidence: float) -> Interval:
+    """Student interval of the mean log(head / base) over process pairs.
 
     Args:
-        base: One positive number per pair, seconds.
-        head: The same pairs.
+        ratios: log(head / base), one per pair.
         confidence: Of each bound.
 
     Raises:
-        ValueError: Fewer than two pairs, unequal lengths, or a number that is not positive.
+        ValueError: Fewer than two pairs, or a number that is not finite.
     """
-    logs = [_logs("base", base), _logs("head", head)]
-    if logs[0].size != logs[1].size:
-        raise ValueError(f"head: wanted {logs[0].size} values as in base, got {logs[1].size}")
-    at_least("pairs", logs[0].size, 2)
-    ratio = logs[1] - logs[0]
+    ratio = finite_array("ratios", ratios)
+    at_least("pairs", ratio.size, 2)
     se = float(ratio.std(ddof=1)) / math.sqrt(ratio.size)
     return student_interval(float(ratio.mean()), se, ratio.size - 1, ratio.size, confidence)
 

@@ -143,7 +143,7 @@ def build(
             for name, rows in by_suite.items()
         ),
         figures=tuple(figures),
-        missing=tuple(missing),
+        missing=tuple(clean(line) for line in missing),
         groups=tuple(_groups(header, samples)),
     )
 

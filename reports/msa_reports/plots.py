@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, median
 
-from msa_harness.records import Sample
+from msa_harness.records import Sample, log_ratio
 from msa_harness.verdicts import SeriesVerdict
 from msa_reports import summary, svg
 from msa_reports.figures import Figure, figure
@@ -140,20 +140,20 @@ def paired_effects(series: SeriesVerdict, samples: Sequence[Sample]) -> list[tup
     ln(head / base) for times and bytes, head - base for scores, each turned so that positive is
     the bad direction.
     """
-    values: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Sample]] = {}
     for sample in samples:
         if sample.value is not None:
-            values.setdefault(sample.item, {})[sample.subject] = sample.value
+            found.setdefault(sample.item, {})[sample.subject] = sample
     sign = -1.0 if series.direction == "higher" else 1.0
     pairs = []
-    for item, pair in values.items():
+    for item, pair in found.items():
         if len(pair) < 2:
             continue
         base, head = pair["base"], pair["head"]
         if not summary.is_share(series):
-            pairs.append((item, sign * (head - base)))
-        elif base > 0 and head > 0:
-            pairs.append((item, sign * math.log(head / base)))
+            pairs.append((item, sign * ((head.value or 0.0) - (base.value or 0.0))))
+        elif min(base.value or 0.0, head.value or 0.0, *base.raw, *head.raw) > 0:
+            pairs.append((item, sign * log_ratio(base, head)))
     return pairs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from msa_harness.clustered import (
     mcnemar_p,
     proportion_loss_interval,
 )
+from msa_harness.records import Sample, log_ratio
 from msa_harness.statistics import (
     detectable,
     holm,
@@ -30,6 +32,28 @@ PAIRS = st.lists(st.tuples(SECONDS, SECONDS), min_size=2, max_size=20)
 BINARY = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=1)
 
 
+def of_pairs(base, head, *, confidence):
+    return log_ratio_interval(np.log(np.divide(head, base)).tolist(), confidence=confidence)
+
+
+def timed(subject, *raw):
+    return Sample("speed", "speed/x", subject, "s", "pair-00", statistics.median(raw), raw=raw)
+
+
+def test_a_pair_is_compared_call_by_call():
+    # The machine is in its fast state for one call of base and two of head.
+    base, head = timed("base", 0.14, 0.21, 0.21), timed("head", 0.14, 0.14, 0.21)
+    assert math.log(head.value / base.value) < -0.4
+    assert log_ratio(base, head) == 0.0
+    assert math.isclose(log_ratio(base, timed("head", 0.28, 0.42, 0.21)), math.log(2))
+    # Another number of calls: nothing to pair.
+    assert math.isclose(log_ratio(base, timed("head", 0.42)), math.log(2))
+    with pytest.raises(ValueError, match="positive"):
+        log_ratio(base, timed("head", 0.1, 0.0, 0.1))
+    with pytest.raises(ValueError, match="values on both sides"):
+        log_ratio(base, Sample("speed", "speed/x", "head", "s", "pair-00", None))
+
+
 def close(a, b):
     return math.isclose(a, b, rel_tol=1e-7, abs_tol=1e-9)
 
@@ -37,16 +61,16 @@ def close(a, b):
 @given(PAIRS, st.floats(min_value=0.1, max_value=10))
 def test_log_ratio_is_ordered_antisymmetric_and_scales(pairs, factor):
     base, head = zip(*pairs, strict=True)
-    one = log_ratio_interval(base, head, confidence=0.99)
+    one = of_pairs(base, head, confidence=0.99)
     assert one.low <= one.estimate <= one.high
     assert all(math.isfinite(x) for x in (one.low, one.estimate, one.high, one.se))
-    swapped = log_ratio_interval(head, base, confidence=0.99)
+    swapped = of_pairs(head, base, confidence=0.99)
     assert close(swapped.estimate, -one.estimate)
     assert close(swapped.low, -one.high)
-    slower = log_ratio_interval(base, [x * factor for x in head], confidence=0.99)
+    slower = of_pairs(base, [x * factor for x in head], confidence=0.99)
     assert math.isclose(slower.estimate, one.estimate + math.log(factor), abs_tol=1e-7)
     # A machine that is slower on both sides of each pair changes nothing.
-    scaled = log_ratio_interval(
+    scaled = of_pairs(
         [b * (i + 1) for i, b in enumerate(base)],
         [h * (i + 1) for i, h in enumerate(head)],
         confidence=0.99,
@@ -57,7 +81,7 @@ def test_log_ratio_is_ordered_antisymmetric_and_scales(pairs, factor):
 @given(PAIRS)
 def test_equal_times_give_an_interval_of_nothing(pairs):
     base = [b for b, _ in pairs]
-    one = log_ratio_interval(base, base, confidence=0.99)
+    one = of_pairs(base, base, confidence=0.99)
     assert (one.low, one.estimate, one.high) == (0.0, 0.0, 0.0)
     assert one.p_above(0.02) == 1.0
 
@@ -77,14 +101,12 @@ def test_welch_agrees_with_scipy(base, head):
     ("base", "head", "text"),
     [
         ([1.0], [1.0], "pairs: wanted at least 2"),
-        ([1.0, 2.0], [1.0], "wanted 2 values"),
-        ([1.0, 0.0], [1.0, 1.0], "wanted positive"),
         ([1.0, math.nan], [1.0, 1.0], "finite"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(base, head, text):
     with pytest.raises(ValueError, match=text):
-        log_ratio_interval(base, head, confidence=0.99)
+        of_pairs(base, head, confidence=0.99)
 
 
 @given(st.lists(st.floats(min_value=0, max_value=1), max_size=20))
@@ -195,7 +217,7 @@ def test_log_ratio_bounds_miss_as_often_as_they_say(n):
     rng, runs = np.random.default_rng(n), 4000
     drift = np.exp(rng.normal(0, 0.2, (runs, n)))  # common to both of a pair
     head = drift * np.exp(rng.normal(0.05, 0.04, (runs, n)))
-    bounds = [log_ratio_interval(drift[i], head[i], confidence=0.99) for i in range(runs)]
+    bounds = [of_pairs(drift[i], head[i], confidence=0.99) for i in range(runs)]
     not_above(np.mean([b.low > 0.05 for b in bounds]), 0.01, runs)
     not_above(np.mean([b.high < 0.05 for b in bounds]), 0.01, runs)
 
@@ -216,8 +238,7 @@ def test_what_is_said_to_be_detectable_is_detected():
     effect = detectable(sd / math.sqrt(n), n - 1, threshold=tau, confidence=0.99)
     base = np.ones(n)
     hits = [
-        log_ratio_interval(base, np.exp(effect + noise[i]), confidence=0.99).low > tau
-        for i in range(runs)
+        of_pairs(base, np.exp(effect + noise[i]), confidence=0.99).low > tau for i in range(runs)
     ]
     assert 0.86 < np.mean(hits) < 0.97
 

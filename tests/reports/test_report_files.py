@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from msa_harness.records import RunError, RunHeader
@@ -54,6 +54,7 @@ def _page(text, **series):
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(codec=None)))
+@example("\ud800")
 def test_no_string_changes_the_structure_of_the_page(text):
     text = "x" + text
     shown = _page(text, name=text, note=text, repro=text, unit=text, suite=text, direction=text)
