@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from msa_harness.clustered import proportion_loss_interval
 from msa_suites.quality import items as items_module
 from msa_suites.quality.errors import ItemsError
 from msa_suites.quality.generate import HEAD_CLEAR, STRETCH, TAIL, TAIL_CLEAR, generate
@@ -68,8 +69,15 @@ def test_shipped_files_are_small():
     assert sum(path.stat().st_size for path in DATA.iterdir()) < 1_500_000
 
 
-def test_quick_profile_asks_96_facts():
-    assert len(load_items("msa_facts", profile="quick")) == 96
+def test_quick_profile_asks_twelve_facts_of_sixteen_contexts():
+    items = load_items("msa_facts", profile="quick")
+    assert (len(items), len({item.cluster for item in items})) == (192, 16)
+    # One fact that a harmless change flips must not be a doubt.
+    base = [1.0] * len(items)
+    interval = proportion_loss_interval(
+        base, [0.0, *base[1:]], [item.cluster for item in items], confidence=0.95
+    )
+    assert interval.high < 0.10
 
 
 @pytest.mark.parametrize("task", TASKS)
