@@ -14,7 +14,7 @@ from msa_harness.verdicts import SeriesVerdict
 from msa_reports import summary, svg
 from msa_reports.figures import Figure, figure
 from msa_reports.scale import Axis
-from msa_reports.speedups import DENSE, PREFILL
+from msa_reports.speedups import DENSE, PREFILL, Speedup
 from msa_reports.text import clean, number, plural, share
 
 Times = Mapping[str, Mapping[int, float]]  # line -> length -> seconds
@@ -38,6 +38,10 @@ def _whole(value: float) -> str:
     return f"{value:.0f}" if value == int(value) else ""
 
 
+def _line(overlap: str) -> str:
+    return f"MSA, {clean(overlap, limit=40)} overlap"
+
+
 def prefill_times(samples: Iterable[Sample]) -> dict[str, Times]:
     """Return, by dtype, the seconds of "dense" and of one line per overlap of MSA, by length.
 
@@ -49,7 +53,7 @@ def prefill_times(samples: Iterable[Sample]) -> dict[str, Times]:
         if sample.value is None or sample.value <= 0 or sample.unit != "s":
             continue
         if match := PREFILL.fullmatch(sample.series):
-            line = f"MSA, {clean(match[3], limit=40)} overlap"
+            line = _line(match[3])
         elif match := DENSE.fullmatch(sample.series):
             line = "dense"
         else:
@@ -63,7 +67,11 @@ def prefill_times(samples: Iterable[Sample]) -> dict[str, Times]:
 
 
 def crossover_figures(
-    times: Times, limits: Mapping[int, float] | None, *, dtype: str
+    times: Times,
+    limits: Mapping[int, float] | None,
+    *,
+    dtype: str,
+    turns: Iterable[Speedup] = (),
 ) -> list[Figure]:
     """Return time by length, and speed-up over dense by length under its arithmetic limit.
 
@@ -71,6 +79,8 @@ def crossover_figures(
         times: what `prefill_times` returns for one dtype; must have "dense" and another line.
         limits: length -> largest speed-up the counted operations allow; None if not recorded.
         dtype: of all lines.
+        turns: speed-ups measured turn against turn; they stand where there are any, the ratio of
+            the times elsewhere.
     """
     sparse = [name for name in times if name != "dense"][: _MAX_LINES - 2]
     lengths = tuple(sorted({n for line in times.values() for n in line}))
@@ -85,6 +95,9 @@ def crossover_figures(
     speedup: dict[str, dict[int, float]] = {
         name: {n: dense[n] / t for n, t in times[name].items() if n in dense} for name in sparse
     }
+    for one in turns:
+        if one.dtype == dtype and _line(one.overlap) in speedup:
+            speedup[_line(one.overlap)][one.tokens] = one.ratio
     for n in lengths:
         cells = [_seconds(times[m][n]) if n in times[m] else "n/a" for m in ("dense", *sparse)]
         cells += [f"{speedup[m][n]:.2f}" if n in speedup[m] else "n/a" for m in sparse]

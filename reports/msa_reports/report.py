@@ -158,7 +158,8 @@ def _figures(
     drawn = False
     for dtype, times in plots.prefill_times(samples).items():
         if "dense" in times and len(times) > 1:
-            figures += plots.crossover_figures(times, limits, dtype=dtype)
+            turns = speedups.speedups(samples)
+            figures += plots.crossover_figures(times, limits, dtype=dtype, turns=turns)
             drawn = True
     if not drawn:
         missing.append(

@@ -128,6 +128,27 @@ def test_mean_pooling_is_a_regression(folder):
     assert compared.returncode == 1
 
 
+ONLY_ATTEND = """
+from msa import fast
+
+attend = fast.attend
+"""
+
+
+@pytest.mark.parametrize("base", [ONLY_ATTEND, pytest.param(GOOD, marks=pytest.mark.slow)])
+def test_a_suite_that_cannot_run_is_neither_a_regression_nor_a_pass(folder, base):
+    done = gate(folder(base, ONLY_ATTEND), "--suite", "quality", "--profile", "quick")
+    document = json.loads(done.stdout)
+    quality = [s for s in document["series"] if s["suite"] == "quality"]
+    assert quality
+    assert any("it has no block_scores" in s["note"] for s in quality)
+    if base == ONLY_ATTEND:
+        assert (done.returncode, document["verdict"]) == (2, "ERROR"), done.stderr
+        assert all(s["verdict"] == "NO_SIGNAL" for s in quality)
+    else:
+        assert done.returncode != 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "words"), [(HANG, "took longer than 5 s and was killed"), (CRASH, "signal SIGSEGV")]

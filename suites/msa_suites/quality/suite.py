@@ -17,6 +17,9 @@ from msa_suites.together import merged
 #: slots, where a damaged selection shows (a generous k would hide it).
 SETTINGS: dict[str, object] = {"topk": 4, "block": 32, "sink_blocks": 1, "local_blocks": 1}
 
+#: What the retrofit calls, layer by layer.
+_NEEDED = ("block_scores", "select_blocks", "sparse_attention")
+
 
 def measure(session: Session) -> Iterator[list[Sample]]:
     """Samples of every side, one batch a task, so that an interrupted run keeps whole tasks.
@@ -34,6 +37,15 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
     if not tasks and not fidelity:
         return
     with session.worker(label) as worker:
+        offered = session.card(worker, label)["operations"]
+        absent = [name for name in _NEEDED if name not in offered]
+        if absent:
+            # A model needs the parts; an implementation without them is not wrong.
+            names = [*tasks, *(["fidelity"] if fidelity else [])]
+            items = {f"quality/{name}/recall": "recall" for name in names}
+            why = f"it has no {', '.join(absent)}"
+            yield session.missing("quality", label, items=items, why=why, skip=True)
+            return
         worker.load("evaluate", "msa_suites.quality.evaluate:evaluate")
         for task in tasks:
             session.say(f"{label}: {task}")
