@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -20,6 +21,8 @@ from msa_harness.subjects import Subject
 
 HARNESS = Path(__file__).resolve().parent.parent
 _STDERR_CHARACTERS = 4000
+# Tensors go through the pipes; the default of 64 KiB wakes both sides for every piece.
+_PIPE_BYTES = 1 << 20
 
 
 class WorkerError(RuntimeError):
@@ -173,8 +176,10 @@ class Channel:
         finally:
             os.close(theirs)
             os.close(answers)
-        os.set_blocking(send, False)
-        os.set_blocking(receive, False)
+        for pipe in (send, receive):
+            os.set_blocking(pipe, False)
+            with contextlib.suppress(OSError):  # the user's pipes may have used up their share
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         return process, send, receive
 
     def _drain(self) -> None:

@@ -15,7 +15,8 @@ from msa_harness.channel import (
     WorkerError,
     WorkerTimeoutError,
 )
-from msa_harness.protocol import Tree
+from msa_harness.protocol import Tree, spread
+from msa_harness.stored import StoredSets
 from msa_harness.subjects import Subject
 
 __all__ = [
@@ -111,13 +112,13 @@ class Worker:
     def put(
         self,
         handle: str,
-        sets: Sequence[Mapping[str, object]],
+        sets: StoredSets,
         *,
         vary: Sequence[str] = (),
         seed: int = 0,
         timeout: float | None = None,
     ) -> None:
-        """Keep sets of inputs, `{"args": [...], "kwargs": {...}}`, all of one shape.
+        """Keep sets of inputs, all of one shape.
 
         Args:
             handle: Name for later requests.
@@ -127,11 +128,7 @@ class Worker:
             seed: Of these factors.
             timeout: Seconds.
         """
-        whole = [
-            {"args": list(one.get("args", ())), "kwargs": dict(one.get("kwargs", {}))}  # type: ignore[call-overload]  # plain trees
-            for one in sets
-        ]
-        request = {"handle": handle, "sets": whole, "vary": list(vary), "seed": seed}
+        request = {"handle": handle, "path": sets.path, "vary": list(vary), "seed": seed}
         self._ask("put", request, timeout)
 
     def drop(self, handle: str) -> None:
@@ -183,19 +180,23 @@ class Worker:
         warmup: int = 0,
         repeats: int = 1,
         verify: bool = False,
+        rows: Sequence[int] = (),
         grad: bool = False,
         timeout: float | None = None,
     ) -> Timing:
         """Time calls of an operation on kept inputs.
 
-        With `verify` the last output comes back, and its inputs are checked for writes.
+        With `verify` the last output comes back, and its inputs are checked for writes. Of its
+        tensors only `rows` of the first dimension come, the others are undefined; empty: all do.
         """
         if warmup < 0 or repeats < 1:
             raise ValueError(f"wanted warmup >= 0 and repeats >= 1, got {warmup} and {repeats}")
         request: dict[str, object] = {"handle": handle, "operation": operation, "inputs": inputs}
         request |= {"warmup": warmup, "repeats": repeats, "verify": verify, "grad": grad}
-        reply = self._ask("time", request, timeout)
+        reply = self._ask("time", {**request, "rows": list(rows)}, timeout)
         found = {name: reply[name] for name in ("output", "index", "scale") if name in reply}
+        if rows and verify:
+            found["output"] = spread(found["output"], rows)
         return Timing(tuple(reply["seconds"]), **found)
 
     def memory(

@@ -50,7 +50,7 @@ class Guard:
         for index, (before, after) in enumerate(
             zip(self._before, _storages(self._tensors), strict=True)
         ):
-            if not torch.equal(before, after):
+            if not _same_bytes(before, after):
                 changed = int((before != after).sum())
                 raise InputMutatedError(
                     f"input storage {index}: wanted it unchanged, {changed} of {before.numel()} "
@@ -71,6 +71,13 @@ def _storages(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
             view = torch.empty(0, dtype=torch.uint8, device=tensor.device)
             seen[storage.data_ptr()] = view.set_(storage)
     return list(seen.values())
+
+
+def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two byte tensors of one length agree; eight bytes at a time, which is much faster."""
+    whole = one.numel() // 8 * 8
+    words = (x[:whole].view(torch.int64) for x in (one, other))
+    return torch.equal(*words) and torch.equal(one[whole:], other[whole:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from msa_harness.client import CallFailedError, Worker, WorkerError
 from msa_harness.conditions import ForeignLoad
 from msa_harness.samples import ERROR, WRONG, Key, Sample
 from msa_harness.starting import starter
+from msa_harness.stored import StoredSets
 from msa_harness.timed import TimedSeries, grouped, inputs_of, prepare, take_turn
 
 __all__ = [
@@ -59,6 +60,7 @@ class PairRunner:
     ran: Callable[[str], str] = lambda _side: ""
     repro: Callable[[str], str] = lambda _name: ""
     _failed: set[str] = field(default_factory=set)
+    _stored: dict[str, StoredSets] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what could not be judged."""
@@ -82,11 +84,15 @@ class PairRunner:
         Raises:
             WorkerError: A worker does not start.
         """
-        with starter(self.start, self.sides) as together:
-            for position, block in enumerate(blocks):
-                if todo := self._todo(block, done):
-                    where = f"block {position + 1}/{len(blocks)}"
-                    yield from self._block(block, todo, where, together, done)
+        try:
+            with starter(self.start, self.sides) as together:
+                for position, block in enumerate(blocks):
+                    if todo := self._todo(block, done):
+                        where = f"block {position + 1}/{len(blocks)}"
+                        yield from self._block(block, todo, where, together, done)
+        finally:
+            while self._stored:
+                self._stored.popitem()[1].close()
 
     def _block(
         self,
@@ -114,6 +120,11 @@ class PairRunner:
             for worker in workers.values():
                 worker.close()
 
+    def _sets(self, one: TimedSeries) -> StoredSets:
+        if one.name not in self._stored:
+            self._stored[one.name] = StoredSets(one.inputs())
+        return self._stored[one.name]
+
     def _todo(self, block: Block, done: AbstractSet[Key]) -> list[TimedSeries]:
         open_ = [one for one in self.series if not is_done(one.name, block.item, done)]
         wanted = [one for one in open_ if one.name in block.names and one.name not in self._failed]
@@ -139,7 +150,7 @@ class PairRunner:
             if holds.get((one.name, side)) is workers[side]:
                 return ""
             holds[one.name, side] = workers[side]
-            action = partial(prepare, one=one, sets=one.inputs(), seed=block.number)
+            action = partial(prepare, one=one, sets=self._sets(one), seed=block.number)
             return self._guarded(side, workers, action)
 
         for one in group:

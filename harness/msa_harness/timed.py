@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msa_harness.client import Timing, Worker
+from msa_harness.stored import StoredSets
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +17,12 @@ class TimedSeries:
         name: Name of the series.
         handle: What the workers keep the operation's object under.
         operation: Attribute path below it; empty for the object itself.
-        inputs: Builds the input sets (see `client.Worker.put`); called once per block.
+        inputs: Builds the input sets (see `stored.StoredSets`); called once a run.
         target: "module:attribute" to load under `handle` first; empty where it is loaded already.
         vary: Tensors of fresh contents in every call.
         check: Says what is wrong with an output, given the timing that carries it; empty for right.
             Asked before anything is timed, and again of the last timed call.
+        rows: Rows of the output's first dimension that `check` reads; empty: all.
         control: Whether this is the unchanged code that judges the machine.
         warmup: Calls before the checked one; that one is itself a warm-up of the timed ones.
         repeats: Calls in one turn.
@@ -35,6 +37,7 @@ class TimedSeries:
     target: str = ""
     vary: tuple[str, ...] = ()
     check: Callable[[Timing], str] | None = None
+    rows: tuple[int, ...] = ()
     control: bool = False
     warmup: int = 0
     repeats: int = 1
@@ -53,20 +56,25 @@ def inputs_of(one: TimedSeries) -> str:
     return f"inputs of {one.name}"
 
 
-def prepare(
-    worker: Worker, one: TimedSeries, sets: Sequence[Mapping[str, object]], *, seed: int
-) -> str:
+def prepare(worker: Worker, one: TimedSeries, sets: StoredSets, *, seed: int) -> str:
     """Load, put, warm up and check: nothing is timed on a red check."""
     if one.target:
         worker.load(one.handle, one.target)
     worker.put(inputs_of(one), sets, vary=one.vary, seed=seed)
-    timing = worker.time(one.handle, one.operation, inputs_of(one), warmup=one.warmup, verify=True)
+    timing = worker.time(
+        one.handle,
+        one.operation,
+        inputs_of(one),
+        warmup=one.warmup,
+        verify=True,
+        rows=one.rows,
+    )
     return one.check(timing) if one.check is not None else ""
 
 
 def take_turn(worker: Worker, one: TimedSeries, seconds: list[float], *, verify: bool) -> str:
     timing = worker.time(
-        one.handle, one.operation, inputs_of(one), repeats=one.repeats, verify=verify
+        one.handle, one.operation, inputs_of(one), repeats=one.repeats, verify=verify, rows=one.rows
     )
     seconds.extend(timing.seconds)
     return one.check(timing) if verify and one.check is not None else ""

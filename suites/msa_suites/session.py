@@ -72,7 +72,7 @@ class Session:
     say: Callable[[str], None] = lambda _text: None
     repro: Callable[[str], str] = lambda _suite: ""
     gates: GateTable | None = None
-    _ran: dict[str, str] = field(default_factory=dict)
+    _cards: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def with_progress(self, say: Callable[[str], None], gates: GateTable) -> Session:
         """The same session with a progress display and the gates that will judge it."""
@@ -115,15 +115,23 @@ class Session:
         finally:
             worker.close()
 
-    def card(self, worker: Worker, label: str) -> dict[str, Any]:
-        """Operations, capabilities and identity of a side's implementation."""
-        worker.load("card", "msa_kernels:card")
-        card: dict[str, Any] = worker.call("card", "", [self.sides[label].implementation])
-        return card
+    def card(self, label: str) -> dict[str, Any]:
+        """Operations, capabilities and identity of a side's implementation, asked once a run.
+
+        Raises:
+            WorkerError: no worker of the side starts.
+        """
+        if label not in self._cards:
+            self.start(label).close()
+        return self._cards[label]
 
     def ran(self, label: str) -> str:
         """What really ran on a side, as records carry it; empty before its first worker."""
-        return self._ran.get(label, "")
+        if label not in self._cards:
+            return ""
+        identity = self._cards[label]["identity"]
+        name = str(identity.get("name") or self.sides[label].implementation)
+        return ran(name, {key: str(identity.get(key) or "") for key in ("version", "sha256")})
 
     def missing(
         self, suite: str, label: str, *, items: Mapping[str, str], why: str, skip: bool = False
@@ -157,11 +165,9 @@ class Session:
                     f"worker of {label}: what it imported is not the subject's: "
                     + "; ".join(problems)
                 )
-        if label not in self._ran:
-            identity = self.card(worker, label)["identity"]
-            name = str(identity.get("name") or side.implementation)
-            info = {key: str(identity.get(key) or "") for key in ("version", "sha256")}
-            self._ran[label] = ran(name, info)
+        if label not in self._cards:
+            worker.load("card", "msa_kernels:card")
+            self._cards[label] = worker.call("card", "", [side.implementation])
 
 
 def judge_paths(*, with_method: bool) -> tuple[Path, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import textwrap
 import time
@@ -19,7 +20,8 @@ from msa_harness.client import (
     WorkerError,
     WorkerTimeoutError,
 )
-from msa_harness.protocol import ref
+from msa_harness.protocol import decode, ref
+from msa_harness.stored import StoredSets
 from msa_harness.subjects import Subject
 
 TOY = """
@@ -234,7 +236,7 @@ def _alive(pid):
 
 def test_a_replaced_clock_is_not_used_and_a_crash_names_signal_and_last_words(fresh):
     fresh.call("toy", "rig")
-    fresh.put("in", SETS)
+    put(fresh, "in", SETS)
     assert fresh.time("toy", "slow", "in").seconds[0] >= 0.02
     with pytest.raises(WorkerCrashedError, match=r"SIGSEGV(.|\n)*last words"):
         fresh.call("toy", "crash", [torch.ones(1)])
@@ -262,11 +264,16 @@ def test_judge_comes_first_on_the_import_path(shared):
     assert shared.call("both", "where") == "judge"
 
 
+def put(worker, handle, sets, **how):
+    with StoredSets(sets) as stored:
+        worker.put(handle, stored, **how)
+
+
 SETS = [{"args": [torch.full((50,), float(i))]} for i in range(3)]
 
 
 def test_time_measures_each_call_and_returns_the_last_output(shared):
-    shared.put("in", SETS)
+    put(shared, "in", SETS)
     timing = shared.time("toy", "slow", "in", warmup=1, repeats=3, verify=True)
     assert len(timing.seconds) == 3
     assert all(0.02 <= seconds < 0.5 for seconds in timing.seconds)
@@ -275,13 +282,13 @@ def test_time_measures_each_call_and_returns_the_last_output(shared):
 
 
 def test_time_rotates_sets_over_requests(shared):
-    shared.put("in", SETS)
+    put(shared, "in", SETS)
     seen = [shared.time("toy", "slow", "in", verify=True).index for _ in range(4)]
     assert seen == [0, 1, 2, 0]
 
 
 def test_varied_inputs_are_rebuilt_by_the_judge(shared):
-    shared.put("in", SETS, vary=["0"], seed=3)
+    put(shared, "in", SETS, vary=["0"], seed=3)
     outputs, scales = [], []
     for _ in range(6):
         timing = shared.time("toy", "slow", "in", verify=True)
@@ -293,7 +300,7 @@ def test_varied_inputs_are_rebuilt_by_the_judge(shared):
 
 
 def test_answers_cached_by_address_are_stale_and_seen(shared):
-    shared.put("in", SETS, vary=["0"])
+    put(shared, "in", SETS, vary=["0"])
     stale = 0
     for _ in range(6):
         timing = shared.time("toy", "cached", "in", verify=True)
@@ -304,7 +311,7 @@ def test_answers_cached_by_address_are_stale_and_seen(shared):
 
 
 def test_mutation_is_seen_while_timing(shared):
-    shared.put("in", SETS)
+    put(shared, "in", SETS)
     with pytest.raises(CallFailedError, match="unchanged") as caught:
         shared.time("toy", "mutate", "in", verify=True)
     assert caught.value.kind == "mutated"
@@ -321,11 +328,60 @@ def test_mutation_is_seen_while_timing(shared):
 )
 def test_bad_inputs_are_refused(shared, sets, vary, text):
     with pytest.raises(CallFailedError, match=text):
-        shared.put("bad", sets, vary=vary)
+        put(shared, "bad", sets, vary=vary)
+
+
+def test_only_asked_rows_come_back_in_the_shape_of_the_whole(shared):
+    sets = [{"args": [torch.arange(40.0).view(10, 4)]}]
+    put(shared, "in", sets)
+    timing = shared.time("toy", "spread", "in", verify=True, rows=[0, 7])
+    assert timing.output["total"] == 780.0
+    part, rest = timing.output["parts"]
+    assert part.shape == (10, 4)
+    assert torch.equal(part[[0, 7]], sets[0]["args"][0][[0, 7]])
+    assert rest == (1, "two", True)
+
+
+def test_an_output_without_the_asked_rows_comes_back_whole(shared):
+    put(shared, "in", SETS)
+    output = shared.time("toy", "spread", "in", verify=True, rows=[50]).output
+    assert torch.equal(output["parts"][0], SETS[0]["args"][0])
+
+
+def test_pickled_messages_cannot_name_code():
+    evil = pickle.dumps({"ok": os.system})
+    with pytest.raises(ValueError, match="wanted plain values, got posix"):
+        decode(evil)
+
+
+def test_no_process_can_change_stored_inputs_for_the_next(shared):
+    with StoredSets(SETS) as stored:
+        for mode in ("r+b", "wb", "ab"):
+            with pytest.raises(PermissionError), Path(stored.path).open(mode) as file:
+                file.write(b"other")
+        shared.load("writer", "toy:mutate")
+        shared.put("in", stored)
+        with pytest.raises(CallFailedError, match="unchanged"):
+            shared.time("writer", "", "in", verify=True)
+        shared.put("in", stored)
+        assert shared.time("toy", "pair", "in", verify=True).output[0][0] == 0
+
+
+def test_stored_inputs_are_plain_values():
+    with pytest.raises(TypeError, match=r"inputs\[0\]\.args\[0\]: wanted a tensor"):
+        StoredSets([{"args": [object()]}])
+
+
+def test_stored_inputs_are_gone_once_closed(shared):
+    stored = StoredSets(SETS)
+    stored.close()
+    stored.close()
+    with pytest.raises(ValueError, match="closed"):
+        shared.put("in", stored)
 
 
 def test_peak_memory_counts_what_is_alive_at_once(shared):
-    shared.put("one", [{"args": [torch.ones(1)]}])
+    put(shared, "one", [{"args": [torch.ones(1)]}])
     sizes = [shared.memory("toy", "big", "one") for _ in range(2)]
     assert sizes[0] == sizes[1]
     # a and b together: 4 MB and 2 MB; then b and c

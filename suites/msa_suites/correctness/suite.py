@@ -37,7 +37,7 @@ class RemoteSubject:
     def __init__(self, session: Session, label: str) -> None:
         self._session, self._label = session, label
         self._worker = session.start(label)
-        record = session.card(self._worker, label)
+        record = session.card(label)
         self.capabilities = Capabilities.parse(record["capabilities"], record["operations"])
 
     def __call__(self, operation: str, /, *tensors: Tensor, **keywords: object) -> object:

@@ -37,7 +37,7 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
     if not tasks and not fidelity:
         return
     with session.worker(label) as worker:
-        offered = session.card(worker, label)["operations"]
+        offered = session.card(label)["operations"]
         absent = [name for name in _NEEDED if name not in offered]
         if absent:
             # A model needs the parts; an implementation without them is not wrong.

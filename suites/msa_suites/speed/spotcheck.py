@@ -7,7 +7,7 @@ Written from the definition, apart from :mod:`msa.reference`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -93,7 +93,7 @@ def check_pipeline(
     inputs: Pipeline,
     out: Tensor,
     selection: Tensor | None,
-    rows: list[int],
+    rows: Sequence[int],
     *,
     value_scale: float = 1.0,
 ) -> str:
@@ -128,7 +128,7 @@ def check_pipeline(
     return ""
 
 
-def check_scores(inputs: Pipeline, scores: Tensor, rows: list[int], scale: float) -> str:
+def check_scores(inputs: Pipeline, scores: Tensor, rows: Sequence[int], scale: float) -> str:
     """What is wrong with ``block_scores``' answer on ``rows``, or an empty text."""
     for row in rows:
         want = row_scores(inputs, row) * scale
@@ -141,7 +141,7 @@ def check_scores(inputs: Pipeline, scores: Tensor, rows: list[int], scale: float
     return ""
 
 
-def check_selection(inputs: Pipeline, selection: Tensor, rows: list[int]) -> str:
+def check_selection(inputs: Pipeline, selection: Tensor, rows: Sequence[int]) -> str:
     """What is wrong with ``select_blocks``' answer on ``rows``, or an empty text."""
     for row in rows:
         scores = row_scores(inputs, row)

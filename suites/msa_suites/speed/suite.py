@@ -70,16 +70,14 @@ def _runner(session: Session) -> PairRunner:
 
 def _operations(session: Session) -> frozenset[str]:
     """What every side offers: a series needs both."""
-    offered = []
-    for label in session.sides:
-        with session.worker(label) as worker:
-            offered.append(frozenset(session.card(worker, label)["operations"]))
+    offered = (frozenset(session.card(label)["operations"]) for label in session.sides)
     return frozenset.intersection(*offered)
 
 
 def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
     """The series for the harness; ``together``: MSA and dense of one length in turn."""
     dense = series.operation == "dense"
+    rows = _checked_rows(series)
     single = sum(series.case.q_lens) == 1
     compared = series.operation in ("attend", "dense") and not series.control
 
@@ -87,7 +85,6 @@ def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
     def drawn() -> list[Inputs]:
         return [series.draw(index) for index in range(SETS)]
 
-    @cache
     def sets() -> Sequence[Mapping[str, object]]:
         calls = (series.call(inputs) for inputs in drawn())
         return [{"args": list(c.args), "kwargs": dict(c.kwargs)} for c in calls]
@@ -99,21 +96,28 @@ def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
         inputs=sets,
         target=DENSE_TARGET if dense else "",
         vary=() if dense else (_VARY[series.operation],),
-        check=None if dense else _checker(series, drawn),
+        check=None if not rows else _checker(series, drawn, rows),
+        rows=rows,
         control=series.control,
         repeats=8 if single else 1,
         group=f"{series.case.dtype} {series.case.k_lens}" if together and compared else "",
     )
 
 
-def _checker(
-    series: SpeedSeries, drawn: Callable[[], list[Inputs]]
-) -> Callable[[Timing], str] | None:
-    """The sampled check of a series' output; only one-sequence cases have one."""
+def _checked_rows(series: SpeedSeries) -> tuple[int, ...]:
+    """Rows of a series' output that are checked; only MSA on one sequence has any."""
     case = series.case
-    if len(case.q_lens) > 1 or case.sink_blocks or case.local_blocks > 1:
-        return None
-    rows = spotcheck.sampled_rows(case.q_lens[0], CHECKED_ROWS, case.seed)
+    unlike = len(case.q_lens) > 1 or case.sink_blocks or case.local_blocks > 1
+    if unlike or series.operation == "dense":
+        return ()
+    return tuple(spotcheck.sampled_rows(case.q_lens[0], CHECKED_ROWS, case.seed))
+
+
+def _checker(
+    series: SpeedSeries, drawn: Callable[[], list[Inputs]], rows: Sequence[int]
+) -> Callable[[Timing], str]:
+    """The sampled check of a series' output."""
+    case = series.case
 
     @cache
     def given() -> list[Pipeline]:
@@ -126,7 +130,7 @@ def _checker(
 
 
 def _check(
-    operation: str, given: Pipeline, timing: Timing, rows: list[int], index_scale: float
+    operation: str, given: Pipeline, timing: Timing, rows: Sequence[int], index_scale: float
 ) -> str:
     output = timing.output
     if operation == "attend":

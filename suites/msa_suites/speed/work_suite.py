@@ -11,6 +11,7 @@ from torch import Tensor
 from msa_harness.client import CallFailedError, Worker
 from msa_harness.protocol import ref
 from msa_harness.records import WRONG, Sample
+from msa_harness.stored import StoredSets
 from msa_suites.session import SUBJECT, Session
 from msa_suites.speed.series import Call, SpeedSeries, speed_series
 from msa_suites.speed.work import count_work
@@ -44,7 +45,7 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
     if not wanted:
         return
     with session.worker(label) as worker:
-        if "attend" not in session.card(worker, label)["operations"]:
+        if "attend" not in session.card(label)["operations"]:
             absent = {f"work/{name}": unit for name, unit in UNITS.items()}
             yield session.missing("work", label, items=absent, why="it has no attend", skip=True)
             return
@@ -91,7 +92,8 @@ def _counts(worker: Worker, series: SpeedSeries, call: Call) -> dict[str, int | 
     worker.load("count", "msa_suites.speed.counting:count_operation")
     arguments = [ref(SUBJECT), "attend", *call.args]
     counts["flops"] = worker.call("count", "", arguments, call.kwargs)
-    worker.put("work", [{"args": call.args, "kwargs": call.kwargs}])
+    with StoredSets([{"args": call.args, "kwargs": call.kwargs}]) as sets:
+        worker.put("work", sets)
     counts["peak_bytes"] = worker.memory(SUBJECT, "attend", "work")
     worker.drop("work")
     return counts
