@@ -122,6 +122,13 @@ def sweep(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """The fault matrix: known faults put into the code, and the gate that catches each."""
+    install(session, "-e", ".")
+    bench(session, "faults", *session.posargs)
+
+
+@nox.session(default=False)
 def train(session: nox.Session) -> None:
     """Train the embedded model again (about half an hour on two cores)."""
     install(session, "-e", ".")

@@ -3,6 +3,7 @@
 #: Name of a suite -> its module, which has ``measure(session)``. Cheap and decisive ones first.
 SUITES: dict[str, str] = {
     "correctness": "msa_suites.correctness.suite",
+    "method": "msa_suites.method.suite",
     "work": "msa_suites.speed.work_suite",
     "quality": "msa_suites.quality.suite",
     "speed": "msa_suites.speed.suite",

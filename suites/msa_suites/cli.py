@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "conformance": "the correctness suite on one implementation",
     "cost": "what MSA costs on paper: equation 12, exact counts, bytes",
     "sweep": "perplexity and recall against budget and scorer",
+    "faults": "put known faults into the code and show which gate catches each",
     "train": "train the embedded model",
     "report": "page, comment and plots of a run",
     "list": "what there is, and why something cannot run here",

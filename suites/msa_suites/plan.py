@@ -151,7 +151,9 @@ def plan_alone(args: argparse.Namespace) -> Plan:
     head = Subject("head", sys.executable, roots, revision, dirty, what)
     gates = args.gates.read_text() if args.gates else own_gates().read_text()
     paths = judge_paths(with_method=True)
-    return Plan({"head": Side(head, args.implementation)}, _installed_judge(), gates, paths)
+    attested = ("msa", "msa_kernels") if in_checkout else ()
+    sides = {"head": Side(head, args.implementation, attested)}
+    return Plan(sides, _installed_judge(), gates, paths)
 
 
 def plan_conformance(args: argparse.Namespace) -> Plan:

@@ -52,6 +52,7 @@ class Session:
         threads: CPU threads of a worker.
         timeout: seconds that one request to a worker may take.
         cases: the user's own shapes; None means the suite's table.
+        only: quality tasks, method checks and timed series that are measured; empty: all.
         judge_paths: the judge's folders that a worker imports from.
         done: what an interrupted run has measured already.
         say: told what is going on, for the progress display.
@@ -67,6 +68,7 @@ class Session:
     threads: int = 2
     timeout: float = 600.0
     cases: tuple[Case, ...] | None = None
+    only: frozenset[str] = frozenset()
     judge_paths: tuple[Path, ...] = ()
     done: frozenset[Key] = frozenset()
     say: Callable[[str], None] = lambda _text: None
@@ -82,6 +84,10 @@ class Session:
     def paired(self) -> bool:
         """Whether two sides are compared."""
         return len(self.sides) > 1
+
+    def picks(self, name: str) -> bool:
+        """Whether a task, check or series is to be measured."""
+        return not self.only or name in self.only
 
     def start(self, label: str) -> Worker:
         """A worker of a side, with its implementation loaded and attested.

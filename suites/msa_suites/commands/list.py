@@ -83,6 +83,15 @@ def _cases() -> Rows:
     ]
 
 
+def _faults() -> Rows:
+    from msa_suites.faults.table import faults
+
+    return [
+        {"name": one.name, "what": f"{one.kind}, by {', '.join(one.gates)}: {one.summary}"}
+        for one in faults().values()
+    ]
+
+
 KINDS: dict[str, Callable[[], Rows]] = {
     "implementations": _implementations,
     "scorers": _scorers,
@@ -91,6 +100,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "metrics": _metrics,
     "checks": _checks,
     "cases": _cases,
+    "faults": _faults,
 }
 
 

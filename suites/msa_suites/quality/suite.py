@@ -32,8 +32,12 @@ def measure(session: Session) -> Iterator[list[Sample]]:
 
 
 def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
-    tasks = [task for task in TASKS if not _is_done(session, task, label)]
-    fidelity = not _is_done(session, "fidelity", label)
+    open_ = [
+        name
+        for name in (*TASKS, "fidelity")
+        if session.picks(name) and not _is_done(session, name, label)
+    ]
+    tasks, fidelity = [name for name in open_ if name != "fidelity"], "fidelity" in open_
     if not tasks and not fidelity:
         return
     with session.worker(label) as worker:

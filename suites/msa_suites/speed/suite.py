@@ -51,7 +51,8 @@ def _runner(session: Session) -> PairRunner:
     table = [
         _timed(series, together=not session.paired)
         for series in speed_series(session.profile, dense=not session.paired, cases=session.cases)
-        if series.operation == "dense" or series.operation in operations
+        if (series.operation == "dense" or series.operation in operations)
+        and (series.control or session.picks(series.name))
     ]
     turns = _ALONE_TURNS
     if session.paired and session.gates is not None:

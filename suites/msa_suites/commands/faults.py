@@ -1,0 +1,134 @@
+"""``msa-bench faults``: known faults put into the code, and which gate caught each."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msa_suites.commands import options
+
+if TYPE_CHECKING:
+    from msa_suites.faults.run import Caught
+    from msa_suites.faults.table import Fault
+    from msa_suites.session import Session
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="only this fault (repeatable)"
+    )
+    parser.add_argument(
+        "--class",
+        dest="kinds",
+        action="append",
+        metavar="CLASS",
+        help="only faults of this class (repeatable)",
+    )
+    parser.add_argument(
+        "--one-per-class", action="store_true", help="a quick run: the first fault of each class"
+    )
+    parser.add_argument(
+        "--at-once",
+        type=options.positive,
+        default=options.default_threads(),
+        metavar="N",
+        help="faults measured at the same time, the timed ones excepted",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=options.positive,
+        default=60,
+        metavar="SECONDS",
+        help="a call of the subject that takes longer is killed",
+    )
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from msa_suites import runner
+    from msa_suites.faults.run import Matrix
+
+    chosen = _chosen(args)
+    args.implementation, args.gates = "torch", None
+    session, gates = _session(args)
+    rows: list[Caught] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="msa-faults-") as marks,
+        runner.progress("faults", options.stderr_console()) as say,
+    ):
+        matrix = Matrix(session, gates, Path(marks))
+        for caught in matrix.run(chosen, at_once=args.at_once):
+            rows.append(caught)
+            word = "caught" if caught.by else "MISSED"
+            say(f"{len(rows)}/{len(chosen)} {word}: {caught.fault.name} ({caught.seconds:.1f} s)")
+    document = _document(rows)
+    if args.json:
+        options.print_json(document)
+    else:
+        _print(rows, document)
+    return 0 if all(row.by and row.applied for row in rows) else 1
+
+
+def _chosen(args: argparse.Namespace) -> list[Fault]:
+    from msa_suites.faults.table import CLASSES, faults
+
+    table = faults()
+    names = options.pick("--only", args.only or table, table)
+    kinds = options.pick("--class", args.kinds or CLASSES, CLASSES)
+    chosen = [table[name] for name in names if table[name].kind in kinds]
+    if args.one_per_class:
+        chosen = list({one.kind: one for one in reversed(chosen)}.values())[::-1]
+    runnable = [one for one in chosen if one.needs == "cpu"]
+    if not runnable:
+        raise ValueError("--only, --class: wanted a fault that can run here, got none")
+    return runnable
+
+
+def _session(args: argparse.Namespace) -> tuple[Session, Any]:
+    from msa_suites import runner
+    from msa_suites.plan import plan_alone
+    from msa_suites.session import Session
+
+    plan = plan_alone(args)
+    head = plan.sides["head"]
+    base = replace(head, subject=replace(head.subject, label="base"))
+    gates = runner.read_gates(plan, profile="quick", device="cpu")
+    session = Session(
+        sides={"base": base, "head": head},
+        threads=options.default_threads(),
+        timeout=args.timeout,
+        judge_paths=plan.judge_paths,
+        gates=gates,
+    )
+    return session, gates
+
+
+def _document(rows: list[Caught]) -> dict[str, Any]:
+    return {
+        "faults": [row.as_dict() for row in rows],
+        "killed": sum(bool(row.by) and row.applied for row in rows),
+        "total": len(rows),
+    }
+
+
+def _print(rows: list[Caught], document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("fault", "class", "gate", "verdict", "s", "caught by")
+    for row in rows:
+        more = f" and {len(row.by) - 1} more" if len(row.by) > 1 else ""
+        found = row.by[0] + more if row.by else row.detail
+        table.add_row(
+            row.fault.name,
+            row.fault.kind,
+            row.gate or f"MISSED by {', '.join(row.fault.gates)}",
+            row.verdict,
+            f"{row.seconds:.1f}",
+            found if row.applied else "it did not run: the fault no longer applies",
+        )
+    Console(highlight=False, width=150).print(table)
+    print(f"{document['killed']} of {document['total']} faults caught")

@@ -1,0 +1,58 @@
+# ruff: noqa: ARG001 - a fault often is an argument that nobody reads
+"""A suite made vacuous: items too short, exchanged, left out, or never read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from msa_suites.faults.code import Code
+from msa_suites.faults.table import Given, fault, wrapping
+
+_ITEMS = "msa_suites.quality.items.load_items"
+_FACTS = "quality:msa_facts"
+
+
+@fault("harness", _FACTS)
+@wrapping(_ITEMS)
+def contexts_below_the_budget(right: Given, *args: Given, **kwargs: Given) -> Given:
+    """Contexts are cut to a length at which MSA is dense attention."""
+    return tuple(
+        replace(item, context=item.context[-100:], length=100) for item in right(*args, **kwargs)
+    )
+
+
+@fault("harness", _FACTS)
+@wrapping(_ITEMS)
+def half_of_the_items_left_out(right: Given, *args: Given, **kwargs: Given) -> Given:
+    """Head answers half of what base answered."""
+    return tuple(right(*args, **kwargs)[::2])
+
+
+@fault("harness", _FACTS)
+@wrapping(_ITEMS)
+def other_items_than_base(right: Given, *args: Given, **kwargs: Given) -> Given:
+    """Head answers other items, which cannot be paired."""
+    return tuple(replace(item, hash=item.hash[::-1]) for item in right(*args, **kwargs))
+
+
+@fault("harness", _FACTS)
+@wrapping(_ITEMS)
+def no_items(right: Given, *args: Given, **kwargs: Given) -> Given:
+    """Nothing is asked: a gate that measures nothing and passes."""
+    return ()
+
+
+@fault("harness", _FACTS)
+@wrapping("msa.retrofit_attention.mask")
+def model_replaced_by_noise(right: Given, **arguments: Given) -> Given:
+    """The model under the retrofit is broken: dense and sparse alike know nothing."""
+    raise RuntimeError("the mask cannot be made")
+
+
+@fault("harness", "method:layer")
+def operations_renamed(code: Code) -> None:
+    """An operation disappears, and with it every check of it."""
+    from msa import fast
+
+    del fast.sparse_attention
+    code.wrap("msa.fast.pipeline.attend", lambda right: right)

@@ -1,0 +1,107 @@
+"""Right results, at a price: time, operations, memory."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from msa_suites.faults.table import Given, fault, wrapping
+
+_ATTEND = "msa.fast.pipeline.attend"
+_ATTENTION = "msa.fast.attention.sparse_attention"
+
+_buffers: dict[Given, Tensor] = {}
+
+
+@fault("speed", "speed:speed/decode/8192", seen="aiconfigurator#1509")
+@wrapping("msa.fast.decoding.sparse_decode")
+def pool_copied_in_every_call(
+    right: Given, q: Tensor, k_pages: Tensor, v_pages: Tensor, *rest: Given, **more: Given
+) -> Given:
+    """The whole cache is copied to another layout and back in every decode."""
+    k_pages, v_pages = (
+        x.transpose(1, 2).contiguous().transpose(1, 2).contiguous() for x in (k_pages, v_pages)
+    )
+    return right(q, k_pages, v_pages, *rest, **more)
+
+
+@fault("speed", "speed:speed/decode/8192", seen="TensorRT-LLM#17721")
+@wrapping("msa.fast.decoding.sparse_decode")
+def planned_on_the_host_in_every_call(
+    right: Given, *tensors: Tensor, page_table: Tensor, **rest: Given
+) -> Given:
+    """A plan of the pages is made in Python for every call."""
+    plan = {(b, i): int(page) for b, row in enumerate(page_table) for i, page in enumerate(row)}
+    return right(*tensors, page_table=page_table, **rest) if plan else None
+
+
+@fault("speed", "work", "speed:speed/prefill/4096/low", seen="sglang#35731")
+@wrapping(_ATTENTION)
+def silently_dense(
+    right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
+) -> Given:
+    """All products are computed, and thrown away where the selection does not want them."""
+    heads = q.shape[1] // k.shape[1]
+    for g in range(k.shape[1]):
+        for part in q[:, g * heads : (g + 1) * heads].split(512):
+            part.flatten(0, 1).float() @ k[:, g].float().T
+    return right(q, k, v, selection, **rest)
+
+
+@fault("speed", "work")
+@wrapping("msa.fast.scoring.score_rows")
+def scores_computed_twice(right: Given, *args: Given) -> Given:
+    """The index branch works twice for one answer."""
+    right(*args)
+    return right(*args)
+
+
+@fault("speed", "speed:speed/prefill/8192/low", seen="flashinfer#3655")
+@wrapping(_ATTEND)
+def slower_beyond_a_length(right: Given, q: Tensor, *tensors: Tensor, **rest: Given) -> Given:
+    """A fifth slower from 8192 tokens on, as fast as before below."""
+    start = time.perf_counter()
+    result = right(q, *tensors, **rest)
+    if len(q) >= 8192:
+        time.sleep((time.perf_counter() - start) / 5)
+    return result
+
+
+@fault("speed", "speed:speed/prefill/4096/low", seen="flashinfer#3655")
+@wrapping(_ATTEND)
+def slower_at_low_overlap(right: Given, q: Tensor, *tensors: Tensor, **rest: Given) -> Given:
+    """A fifth slower where neighbouring queries choose differently."""
+    start = time.perf_counter()
+    out, selection = right(q, *tensors, **rest)
+    late = selection[len(selection) * 3 // 4 :]
+    alike = float((late[1:] == late[:-1]).float().mean()) if len(late) > 1 else 1.0
+    if alike < 0.5:
+        time.sleep((time.perf_counter() - start) / 5)
+    return out, selection
+
+
+@fault("memory", "work")
+@wrapping(_ATTEND)
+def scores_of_all_tokens_held(
+    right: Given, q: Tensor, k: Tensor, *tensors: Tensor, **rest: Given
+) -> Given:
+    """A token by token matrix is held through the call: memory grows with the square."""
+    held = torch.empty(len(q), len(k))
+    result = right(q, k, *tensors, **rest)
+    del held
+    return result
+
+
+@fault("memory", "work")
+@wrapping(_ATTENTION)
+def keys_repeated_for_every_head(
+    right: Given, q: Tensor, k: Tensor, v: Tensor, *rest: Given, **more: Given
+) -> Given:
+    """Keys and values are expanded to the query heads."""
+    heads = q.shape[1] // k.shape[1]
+    wide = [x.repeat_interleave(heads, 1) for x in (k, v)]
+    result = right(q, k, v, *rest, **more)
+    del wide
+    return result

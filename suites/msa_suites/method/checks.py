@@ -1,0 +1,176 @@
+"""The checks: each asks a worker and says what is wrong, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from msa_harness.client import Worker
+from msa_harness.protocol import ref
+from msa_suites.method import oracle
+from msa_suites.session import SUBJECT
+
+_SUBJECT = "msa_suites.method.subject"
+#: Relative L2 error of a row, and the share of rows that must be free of ties to count.
+_BOUND, _DECIDED = 1e-4, 0.9
+#: Lengths above topk * block, none a multiple of a block, so that rows of both sequences select.
+_LENGTHS = (167, 93)
+#: Newest tokens that are read through the cache: single ones, and several at once.
+_STEPS = (1, 1, 5, 1, 20, 1)
+#: Share of a row's positions that may answer another token: a near tie may fall the other way.
+_CHANGED = 0.02
+_SETTINGS = {"block": 32, "topk": 4, "sink_blocks": 1}
+_TOKENS = (400, 290)
+
+Check = Callable[[Worker], str]
+
+
+@cache
+def _layer() -> tuple[oracle.Shape, dict[str, Tensor], list[Tensor], list[oracle.Rows]]:
+    shape = oracle.Shape()
+    weights = oracle.draw_weights(shape, seed=5)
+    hidden = [oracle.draw_hidden(shape, n, seed=n) for n in _LENGTHS]
+    return shape, weights, hidden, [oracle.layer(one, weights, shape) for one in hidden]
+
+
+def check_layer(worker: Worker) -> str:
+    """Projections, norms, rotation, index branch, selection and attention, two sequences packed."""
+    shape, weights, hidden, rows = _layer()
+    worker.load("prefill", f"{_SUBJECT}:prefill")
+    out, selection = worker.call("prefill", "", [ref(SUBJECT), hidden, weights, asdict(shape)])
+    found = zip(out.split(_LENGTHS), selection.split(_LENGTHS), strict=True)
+    return _first(
+        _rows_problem(f"sequence {b}", mine, ids, want.hidden, want)
+        for b, ((mine, ids), want) in enumerate(zip(found, rows, strict=True))
+    )
+
+
+def check_cache(worker: Worker) -> str:
+    """Prefill in chunks and decoding over a paged cache give the rows of one prefill."""
+    shape, weights, hidden, rows = _layer()
+    worker.load("cached", f"{_SUBJECT}:cached")
+    outs, chosen = worker.call("cached", "", [hidden, weights, asdict(shape), list(_STEPS)])
+    last = sum(_STEPS)
+    problems = []
+    for b, want in enumerate(rows):
+        part = want.last(last)
+        problems.append(_rows_problem(f"request {b}", outs[b], chosen[b], part.out, part))
+    return _first(problems)
+
+
+def _rows_problem(
+    who: str, out: Tensor, selection: Tensor, want_out: Tensor, want: oracle.Rows
+) -> str:
+    if out.shape != want_out.shape or selection.shape != want.selection.shape:
+        wanted = f"{list(want_out.shape)} and {list(want.selection.shape)}"
+        return f"{who}: wanted {wanted}, got {list(out.shape)} and {list(selection.shape)}"
+    if float(want.decided.float().mean()) < _DECIDED:
+        return f"{who}: the check's own inputs are full of ties"
+    other = (selection != want.selection).any(-1) & want.decided  # [T, Hkv]
+    if bool(other.any()):
+        t, g = (int(x) for x in other.nonzero()[0])
+        return (
+            f"{who}: selection of {int(other.any(-1).sum())} of {len(other)} rows; first at row "
+            f"{t}, group {g}: wanted {want.selection[t, g].tolist()}, "
+            f"got {selection[t, g].tolist()}"
+        )
+    whole = want.decided.all(-1)
+    have, should = out[whole].double().flatten(1), want_out[whole].flatten(1)
+    error = (have - should).norm(dim=1) / should.norm(dim=1)
+    wrong = ~(error <= _BOUND)
+    if bool(wrong.any()):
+        worst = float(error.nan_to_num(torch.inf).max())
+        return f"{who}: {int(wrong.sum())} of {len(wrong)} rows wrong, relative error {worst:.1e}"
+    return ""
+
+
+def _first(problems: Iterable[str]) -> str:
+    return next((text for text in problems if text), "")
+
+
+@cache
+def _texts() -> tuple[tuple[int, ...], ...]:
+    """Bytes of two of the quality suite's contexts: the embedded model reads bytes."""
+    from msa_suites.quality.items import load_items
+
+    documents = {item.cluster: item.context for item in load_items("msa_facts")}
+    texts = list(documents.values())
+    return tuple(tuple(text[:n].encode()[:n]) for text, n in zip(texts, _TOKENS, strict=False))
+
+
+def _logits(worker: Worker, rows: Sequence[Sequence[int]], **how: object) -> list[Tensor]:
+    given = {"settings": _SETTINGS, **how}
+    answer: list[Tensor] = worker.call(
+        "retrofitted", "logits", [[list(row) for row in rows]], given, check_inputs=False
+    )
+    return answer
+
+
+def _agree(what: str, got: Sequence[Tensor], want: Sequence[Tensor]) -> str:
+    for b, (mine, other) in enumerate(zip(got, want, strict=True)):
+        if mine.shape != other.shape or not bool(mine.isfinite().all()):
+            return f"{what}: row {b}: wanted finite {list(other.shape)}, got {list(mine.shape)}"
+        changed = float((mine.argmax(-1) != other.argmax(-1)).float().mean())
+        apart = float(((mine - other).abs().amax(-1) > 0.05).float().mean())
+        if max(changed, apart) > _CHANGED:
+            return f"{what}: row {b}: {apart:.1%} of the positions differ, {changed:.1%} in answer"
+    return ""
+
+
+def _alone(worker: Worker) -> list[Tensor]:
+    return [_logits(worker, [row])[0] for row in _texts()]
+
+
+def check_padding(worker: Worker) -> str:
+    """Padding on either side moves no block."""
+    alone = _alone(worker)
+    return _first(
+        _agree(f"{side} padding", _logits(worker, _texts(), padding=side), alone)
+        for side in ("left", "right")
+    )
+
+
+def check_chunks(worker: Worker) -> str:
+    """Chunks that start inside a block, single tokens, a static cache: logits of one prefill."""
+    wide = max(map(len, _texts()))
+    alone = _alone(worker)
+    chunks = [150, 77, wide - 150 - 77 - 6, *[1] * 6]
+    return _first(
+        _agree(
+            f"chunks of a {'static' if static else 'dynamic'} cache",
+            _logits(worker, _texts(), chunks=chunks, static=static),
+            alone,
+        )
+        for static in (False, True)
+    )
+
+
+def check_keep_all(worker: Worker) -> str:
+    """A budget for all blocks is dense attention, and a smaller one is not."""
+    rows = _texts()
+    everything = {**_SETTINGS, "topk": 64}
+    dense = [_logits(worker, [row], settings=None)[0] for row in rows]
+    kept = [_logits(worker, [row], settings=everything)[0] for row in rows]
+    if problem := _agree("keep-all", kept, dense):
+        return problem
+    sparse = _logits(worker, [rows[0]])[0]
+    apart = float((sparse - dense[0]).abs().amax())
+    return "" if apart > 1e-3 else "topk 4 of 13 blocks: wanted other logits than dense, got them"
+
+
+#: Check -> what it asks; those of the retrofit need the model loaded.
+LAYER: dict[str, Check] = {"layer": check_layer, "cache": check_cache}
+RETROFIT: dict[str, Check] = {
+    "retrofit_keep_all": check_keep_all,
+    "retrofit_padding": check_padding,
+    "retrofit_chunks": check_chunks,
+}
+
+
+def load_retrofit(worker: Worker) -> None:
+    """Load the embedded model with the subject's retrofit."""
+    worker.load("retrofitted", f"{_SUBJECT}:Retrofitted", [ref(SUBJECT)])

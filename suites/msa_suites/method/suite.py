@@ -1,0 +1,72 @@
+"""The method suite of a run: hard checks of the code around the operations.
+
+An implementation from outside has only operations; msa itself is then the judge's own, and there
+is nothing to check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from msa_harness.client import CallFailedError, Worker
+from msa_harness.records import Sample
+from msa_suites.method.checks import LAYER, RETROFIT, load_retrofit
+from msa_suites.session import Session
+
+CHECKS = (*LAYER, *RETROFIT)
+_NEEDED = frozenset({"block_scores", "select_blocks", "sparse_attention"})
+
+
+def measure(session: Session) -> Iterator[list[Sample]]:
+    """Every check on head; on base too where one failed, to say whether that is new."""
+    quiet = replace(session, threads=1)
+    failed: list[str] = []
+    for sample in _measure_side(quiet, "head", [name for name in CHECKS if session.picks(name)]):
+        if sample.value == 0.0:
+            failed.append(sample.series.rpartition("/")[2])
+        yield [sample]
+    if failed and "base" in session.sides:
+        for sample in _measure_side(quiet, "base", failed):
+            yield [sample]
+
+
+def _measure_side(session: Session, label: str, names: list[str]) -> Iterator[Sample]:
+    todo = [name for name in names if _key(name, label) not in session.done]
+    if not todo:
+        return
+    side = session.sides[label]
+    absent = sorted(_NEEDED - set(session.card(label)["operations"]))
+    if "msa" not in side.attested or absent:
+        why = f"it has no {', '.join(absent)}" if absent else "its msa is the judge's own"
+        items = {f"method/{name}": "check" for name in todo}
+        yield from session.missing("method", label, items=items, why=why, skip=True)
+        return
+    with session.worker(label) as worker:
+        for name in todo:
+            session.say(f"{label}: method check {name}")
+            yield _run(session, worker, label, name)
+
+
+def _key(name: str, label: str) -> tuple[str, str, str, str]:
+    return ("method", f"method/{name}", label, name)
+
+
+def _run(session: Session, worker: Worker, label: str, name: str) -> Sample:
+    try:
+        if name in RETROFIT:
+            load_retrofit(worker)
+        problem = (LAYER | RETROFIT)[name](worker)
+    except CallFailedError as error:
+        problem = f"{error.type}: {error.message}"
+    return Sample(
+        suite="method",
+        series=f"method/{name}",
+        subject=label,
+        unit="check",
+        item=name,
+        value=0.0 if problem else 1.0,
+        detail=problem,
+        ran=session.ran(label),
+        repro=session.repro("method"),
+    )
