@@ -129,6 +129,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def calibrate(session: nox.Session) -> None:
+    """False alarms and detectable effects of the gate on this machine."""
+    install(session, "-e", ".")
+    bench(session, "calibrate", *session.posargs)
+
+
+@nox.session(default=False)
 def train(session: nox.Session) -> None:
     """Train the embedded model again (about half an hour on two cores)."""
     install(session, "-e", ".")

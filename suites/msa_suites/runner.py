@@ -21,6 +21,7 @@ from msa_harness.gates import GateTable, parse_gates
 from msa_harness.judge import judge
 from msa_harness.records import RunHeader, RunStore, Sample, write_atomic
 from msa_harness.series import Mode
+from msa_harness.settling import settled
 from msa_harness.verdicts import Outcome
 from msa_reports.cost import FILE as LIMITS
 from msa_reports.report import VERDICT, write_report
@@ -131,25 +132,21 @@ def settle(
     session: Session, store: RunStore, gates: GateTable, *, suites: Sequence[str], mode: Mode
 ) -> Outcome:
     """Judge, and measure more where the judge asks for it, until nothing is left to ask."""
-    while True:
-        outcome = judge(
-            store.samples(),
-            gates,
-            date.today(),
-            mode=mode,
-            suites=suites,
-            seed=session.seed,
+
+    def judge_now() -> Outcome:
+        return judge(
+            store.samples(), gates, date.today(), mode=mode, suites=suites, seed=session.seed
         )
-        wanted = {one.name: str(one.more) for one in outcome.series if one.more}
-        if not wanted or mode != "paired":
-            return outcome
+
+    def add(wanted: Mapping[str, str]) -> bool:
         before = len(store.done_keys())
         now = dataclasses.replace(session, done=frozenset(store.done_keys()))
         speed = cast(SettlingSuite, suite_named("speed"))
         for batch in speed.measure_more(now, wanted):
             store.append(batch)
-        if len(store.done_keys()) == before:
-            return outcome
+        return len(store.done_keys()) > before
+
+    return settled(judge_now, add) if mode == "paired" else judge_now()
 
 
 def finish(store: RunStore, outcome: Outcome, limits: Mapping[str, object] | None) -> None:

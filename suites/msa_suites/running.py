@@ -62,7 +62,7 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
 
 
 def _default_suites(plan: Plan) -> list[str]:
-    """All suites; an implementation from outside brings no msa of its own, so there is no method."""
+    """All suites, but no method for an implementation from outside, which brings no msa."""
     own = all("msa" in side.attested for side in plan.sides.values())
     return [name for name in SUITES if own or name != "method"]
 

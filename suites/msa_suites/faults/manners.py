@@ -98,7 +98,7 @@ def precision_lowered(
     return out.to(q.dtype), lse
 
 
-@fault("cheat", _LENGTHS, "work")
+@fault("cheat", _LENGTHS, "work:prefill-4096-low")
 @wrapping(_ATTENTION)
 def half_of_the_blocks_attended(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
@@ -109,7 +109,7 @@ def half_of_the_blocks_attended(
     return right(q, k, v, fewer, **rest)
 
 
-@fault("cheat", "work")
+@fault("cheat", "work:prefill-4096-low")
 def attended_less_and_reported_less(code: Code) -> None:
     """One block fewer is selected, reported and attended: faster, and not the method."""
 

@@ -15,6 +15,19 @@ _ATTENTION = "msa.fast.attention.sparse_attention"
 _buffers: dict[Given, Tensor] = {}
 
 
+@fault("speed", "work:prefill-4096-low", "speed:speed/prefill/4096/low", seen="sglang#35731")
+@wrapping(_ATTENTION)
+def silently_dense(
+    right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
+) -> Given:
+    """All products are computed, and thrown away where the selection does not want them."""
+    heads = q.shape[1] // k.shape[1]
+    for g in range(k.shape[1]):
+        for part in q[:, g * heads : (g + 1) * heads].split(512):
+            part.flatten(0, 1).float() @ k[:, g].float().T
+    return right(q, k, v, selection, **rest)
+
+
 @fault("speed", "speed:speed/decode/8192", seen="aiconfigurator#1509")
 @wrapping("msa.fast.decoding.sparse_decode")
 def pool_copied_in_every_call(
@@ -37,20 +50,7 @@ def planned_on_the_host_in_every_call(
     return right(*tensors, page_table=page_table, **rest) if plan else None
 
 
-@fault("speed", "work", "speed:speed/prefill/4096/low", seen="sglang#35731")
-@wrapping(_ATTENTION)
-def silently_dense(
-    right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
-) -> Given:
-    """All products are computed, and thrown away where the selection does not want them."""
-    heads = q.shape[1] // k.shape[1]
-    for g in range(k.shape[1]):
-        for part in q[:, g * heads : (g + 1) * heads].split(512):
-            part.flatten(0, 1).float() @ k[:, g].float().T
-    return right(q, k, v, selection, **rest)
-
-
-@fault("speed", "work")
+@fault("speed", "work:prefill-4096-low")
 @wrapping("msa.fast.scoring.score_rows")
 def scores_computed_twice(right: Given, *args: Given) -> Given:
     """The index branch works twice for one answer."""
@@ -82,7 +82,7 @@ def slower_at_low_overlap(right: Given, q: Tensor, *tensors: Tensor, **rest: Giv
     return out, selection
 
 
-@fault("memory", "work")
+@fault("memory", "work:prefill-4096-low")
 @wrapping(_ATTEND)
 def scores_of_all_tokens_held(
     right: Given, q: Tensor, k: Tensor, *tensors: Tensor, **rest: Given
@@ -94,7 +94,7 @@ def scores_of_all_tokens_held(
     return result
 
 
-@fault("memory", "work")
+@fault("memory", "work:prefill-4096-low")
 @wrapping(_ATTENTION)
 def keys_repeated_for_every_head(
     right: Given, q: Tensor, k: Tensor, v: Tensor, *rest: Given, **more: Given

@@ -41,7 +41,11 @@ def measure(session: Session) -> Iterator[list[Sample]]:
 
 
 def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
-    wanted = [s for s in work_series(session) if not _is_done(session, s, label)]
+    wanted = [
+        s
+        for s in work_series(session)
+        if session.picks(s.case.name) and not _is_done(session, s, label)
+    ]
     if not wanted:
         return
     with session.worker(label) as worker:
