@@ -6,6 +6,7 @@ Asking for one makes the code of this process wrong, for good: for worker proces
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ from msa_suites.faults.code import MARKS, Code
 from msa_suites.faults.table import faults
 
 
+@cache  # who looks an attribute up may ask for it twice
 def __getattr__(name: str) -> ModuleType:
     from msa import fast
 
