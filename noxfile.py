@@ -129,6 +129,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Automatic changes of the method's code, and the share that the gate kills."""
+    install(session, "-e", ".")
+    bench(session, "mutants", *session.posargs)
+
+
+@nox.session(default=False)
 def calibrate(session: nox.Session) -> None:
     """False alarms and detectable effects of the gate on this machine."""
     install(session, "-e", ".")

@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "cost": "what MSA costs on paper: equation 12, exact counts, bytes",
     "sweep": "perplexity and recall against budget and scorer",
     "faults": "put known faults into the code and show which gate catches each",
+    "mutants": "change the method's code automatically and show what the gate kills",
     "calibrate": "false alarms and detectable effects of the gate on this machine",
     "train": "train the embedded model",
     "report": "page, comment and plots of a run",

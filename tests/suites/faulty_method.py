@@ -138,7 +138,7 @@ class Method:
     def combine(self, outs, lses):
         total = lses.logsumexp(0)
         weight = torch.exp(lses - total.nan_to_num(neginf=0.0))[..., None]
-        return (outs * weight).sum(0), total
+        return torch.where(weight > 0, outs * weight, 0.0).sum(0), total
 
     def attend(
         self,

@@ -12,12 +12,12 @@ import pytest
 
 from msa_suites import SUITES, cli
 from msa_suites.cases import CASES
-from msa_suites.commands import faults as command
 from msa_suites.faults.code import AnchorError, Code
 from msa_suites.faults.run import FaultsError, Matrix
 from msa_suites.faults.table import CLASSES, Fault, fault, faults, wrapping
 from msa_suites.method.suite import CHECKS
 from msa_suites.quality.items import TASKS
+from msa_suites.self_test import self_test
 from msa_suites.speed.series import speed_series
 
 NAMES = {
@@ -120,10 +120,7 @@ def test_bad_table_entries_are_refused():
 
 @pytest.fixture
 def matrix(tmp_path):
-    parser = cli.build_parser(only="faults")
-    args = parser.parse_args(["faults"])
-    args.implementation, args.gates = "torch", None
-    session, gates = command._session(args)
+    session, gates = self_test(timeout=60, threads=1)
     return Matrix(session, gates, tmp_path)
 
 

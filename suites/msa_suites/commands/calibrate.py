@@ -113,30 +113,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _self_tests(args: argparse.Namespace, say: Callable[[str], None]) -> list[Path]:
     """Run directories of real gates on identical code; those that are finished are kept."""
-    from dataclasses import replace
-
     from msa_reports.report import VERDICT
     from msa_suites import SUITES, runner
-    from msa_suites.plan import plan_alone
-    from msa_suites.session import Session
+    from msa_suites.self_test import self_test, self_test_plan
 
-    args.implementation = "torch"
-    args.gates = None
     suites = options.pick("--suite", args.suite or ["speed"], SUITES)
-    plan = plan_alone(args)
-    head = plan.sides["head"]
-    base = replace(head, subject=replace(head.subject, label="base"))
-    plan = replace(plan, sides={"base": base, "head": head}, self_test=True)
-    gates = runner.read_gates(plan, profile="quick", device="cpu")
+    plan = self_test_plan()
     folders = []
     for number in range(args.real):
         folder = args.out / f"gate-{number:02d}"
         folders.append(folder)
         if (folder / VERDICT).exists():
             continue
-        session = Session(
-            sides=plan.sides, threads=args.threads, seed=args.seed, judge_paths=plan.judge_paths
-        )
+        session, gates = self_test(timeout=600, threads=args.threads, seed=args.seed)
         session = session.with_progress(_prefixed(say, f"gate {number + 1}/{args.real}"), gates)
         header = runner.make_header("calibrate", ["--gates", "1"], plan, gates, session)
         with runner.open_store(folder, header, resume=args.resume) as store:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from msa_suites.commands import options
 if TYPE_CHECKING:
     from msa_suites.faults.run import Caught
     from msa_suites.faults.table import Fault
-    from msa_suites.session import Session
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from msa_suites import runner
     from msa_suites.faults.run import Matrix
+    from msa_suites.self_test import self_test
 
     chosen = _chosen(args)
-    args.implementation, args.gates = "torch", None
-    session, gates = _session(args)
+    session, gates = self_test(timeout=args.timeout, threads=options.default_threads())
     rows: list[Caught] = []
     with (
         tempfile.TemporaryDirectory(prefix="msa-faults-") as marks,
@@ -85,25 +83,6 @@ def _chosen(args: argparse.Namespace) -> list[Fault]:
     if not runnable:
         raise ValueError("--only, --class: wanted a fault that can run here, got none")
     return runnable
-
-
-def _session(args: argparse.Namespace) -> tuple[Session, Any]:
-    from msa_suites import runner
-    from msa_suites.plan import plan_alone
-    from msa_suites.session import Session
-
-    plan = plan_alone(args)
-    head = plan.sides["head"]
-    base = replace(head, subject=replace(head.subject, label="base"))
-    gates = runner.read_gates(plan, profile="quick", device="cpu")
-    session = Session(
-        sides={"base": base, "head": head},
-        threads=options.default_threads(),
-        timeout=args.timeout,
-        judge_paths=plan.judge_paths,
-        gates=gates,
-    )
-    return session, gates
 
 
 def _document(rows: list[Caught]) -> dict[str, Any]:

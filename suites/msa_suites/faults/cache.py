@@ -26,10 +26,10 @@ def index_keys_not_stored(
 @fault("cache", _METHOD, seen="ATOM#1368")
 @wrapping(_INDEX)
 def newest_index_keys_missing(right: Given, self: Given, request: int) -> Tensor:
-    """The index keys of the newest page arrive when the page is full."""
+    """Index keys arrive one page late: the local block hides it, the block before it does not."""
     keys: Tensor = right(self, request).clone()
-    whole = self.lengths[request] // self.block * self.block
-    keys[:, whole:] = 0
+    late = (self.lengths[request] // self.block - 1) * self.block
+    keys[:, max(late, 0) :] = 0
     return keys
 
 

@@ -92,12 +92,14 @@ class Mutant:
         number: of the site, in the order of the source.
         line: in the file.
         what: the change, for people.
+        source: the text of that line.
     """
 
     module: str
     number: int
     line: int
     what: str
+    source: str
 
     @property
     def name(self) -> str:
@@ -119,9 +121,11 @@ def source_of(module: str) -> Path:
 
 def mutants_of(module: str) -> list[Mutant]:
     """Every change that can be made to a module."""
-    tree = ast.parse(source_of(module).read_text())
+    text = source_of(module).read_text()
+    lines = text.splitlines()
     return [
-        Mutant(module, number, line, what) for number, (line, what, _) in enumerate(_changes(tree))
+        Mutant(module, number, line, what, lines[line - 1].strip())
+        for number, (line, what, _) in enumerate(_changes(ast.parse(text)))
     ]
 
 

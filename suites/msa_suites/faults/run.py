@@ -24,9 +24,11 @@ from msa_harness.judge import judge
 from msa_harness.records import RunHeader, RunStore, Sample
 from msa_harness.verdicts import Outcome, Verdict
 from msa_suites import TIMED, runner
+from msa_suites.case import Case
 from msa_suites.cases import case_named
 from msa_suites.correctness.run import to_samples
 from msa_suites.correctness.suite import check_side
+from msa_suites.faults import injected
 from msa_suites.faults.code import MARKS
 from msa_suites.faults.table import Fault
 from msa_suites.session import Session
@@ -113,9 +115,10 @@ class Matrix:
 
     def catch(self, fault: Fault) -> Caught:
         """Try the gates of a fault until one catches it."""
+        implementation = f"{injected.__name__}:{fault.name.replace('-', '_')}"
         for gate in fault.gates:
             started = time.monotonic()
-            outcome = self._judged(gate, fault)
+            outcome = self.judged(gate, implementation)
             seconds = time.monotonic() - started
             stopped = [one for one in outcome.series if one.verdict in CAUGHT]
             if stopped or outcome.verdict in CAUGHT:
@@ -127,14 +130,24 @@ class Matrix:
         applied = (self.marks / fault.name).exists()
         return Caught(fault, by, gate, outcome.verdict.value, detail, applied, seconds)
 
-    def _judged(self, gate: str, fault: Fault) -> Outcome:
+    def judged(
+        self, gate: str, implementation: str, *, cases: tuple[Case, ...] | None = None
+    ) -> Outcome:
+        """What one gate says of an implementation as head.
+
+        Args:
+            gate: ``suite`` or ``suite:what``.
+            implementation: a faulty one, by name.
+            cases: of the correctness suite, in this order; None for the gate's own.
+
+        Raises:
+            FaultsError: the right code does not pass.
+        """
         suite = _suite(gate)
-        name = fault.name.replace("-", "_")
-        head = replace(
-            self.session.sides["head"],
-            implementation=f"msa_suites.faults.injected:{name}",
-        )
+        head = replace(self.session.sides["head"], implementation=implementation)
         session = self._narrow(gate, {**self.session.sides, "head": head})
+        if cases is not None:
+            session = replace(session, cases=cases)
         if suite in TIMED:
             return self._timed(session, suite)
         base = self._base(gate)

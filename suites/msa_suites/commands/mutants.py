@@ -1,0 +1,103 @@
+"""``msa-bench mutants``: small automatic changes of the method's code, and what the gate kills."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from msa_suites.commands import options
+
+FILE = "mutants.jsonl"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--count", type=options.positive, default=300, metavar="N", help="mutants to draw"
+    )
+    parser.add_argument(
+        "--module", action="append", metavar="NAME", help="only of this module (repeatable)"
+    )
+    parser.add_argument(
+        "--at-once",
+        type=options.positive,
+        default=options.default_threads(),
+        metavar="N",
+        help="mutants measured at the same time",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=options.positive,
+        default=30,
+        metavar="SECONDS",
+        help="a call of the subject that takes longer is killed, and so is the mutant",
+    )
+    options.add_out(parser, "directory of the results (default: runs/<time>-mutants)")
+    options.add_resume(parser)
+    options.add_seed(parser)
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from msa_suites import runner
+    from msa_suites.faults.killing import drawn, kill
+    from msa_suites.faults.mutation import MODULES
+    from msa_suites.faults.run import Matrix
+    from msa_suites.self_test import self_test
+
+    args.out = args.out or runner.default_directory("mutants")
+    if args.out.exists() and not args.resume:
+        raise ValueError(f"--out: {args.out} is there already; go on with --resume")
+    modules = options.pick("--module", args.module or MODULES, MODULES)
+    chosen = drawn(args.count, args.seed, modules)
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = _read(args.out / FILE)
+    known = {row["mutant"] for row in rows}
+    session, gates = self_test(timeout=args.timeout, threads=1)
+    with (
+        (args.out / FILE).open("a") as file,
+        tempfile.TemporaryDirectory(prefix="msa-mutants-") as marks,
+        runner.progress("mutants", options.stderr_console()) as say,
+    ):
+        left = [one for one in chosen if one.name not in known]
+        for fate in kill(Matrix(session, gates, Path(marks)), left, at_once=args.at_once):
+            rows.append(fate.as_dict())
+            file.write(json.dumps(rows[-1]) + "\n")
+            file.flush()
+            word = f"killed by {fate.gate}" if fate.gate else "SURVIVED"
+            say(f"{len(rows)}/{len(chosen)} {word}: {fate.mutant} {fate.what} ({fate.seconds} s)")
+    killed = sum(bool(row["gate"]) for row in rows)
+    document = {"mutants": rows, "killed": killed, "total": len(rows)}
+    if args.json:
+        options.print_json(document)
+    else:
+        _print(rows)
+        print(f"{killed} of {len(rows)} mutants killed ({killed / max(len(rows), 1):.1%})")
+        print(f"results: {args.out / FILE}")
+    return 0
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """Results of an interrupted run; a torn last line is measured again."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    if path.exists():
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("survivor", "change", "line")
+    for row in rows:
+        if not row["gate"]:
+            table.add_row(row["mutant"], row["what"], row["source"])
+    Console(highlight=False, width=140).print(table)

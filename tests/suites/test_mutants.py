@@ -1,0 +1,100 @@
+"""Mutants: every one is another program, the sample is repeatable, and a worker runs the change."""
+
+from __future__ import annotations
+
+import ast
+import json
+
+import pytest
+
+from msa_suites import cli
+from msa_suites.faults.killing import drawn, kill
+from msa_suites.faults.mutants import implementation_of
+from msa_suites.faults.mutation import MODULES, mutants_of, mutated, source_of
+from msa_suites.faults.run import Matrix
+from msa_suites.self_test import self_test
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_mutant_is_another_program(module):
+    right = ast.unparse(ast.parse(source_of(module).read_text()))
+    mutants = mutants_of(module)
+    assert len(mutants) >= 10
+    assert len({one.name for one in mutants}) == len(mutants)
+    for one in mutants:
+        tree = mutated(module, one.number)
+        assert ast.unparse(tree) != right, one.name
+        compile(tree, module, "exec")
+        assert one.source
+
+
+def test_there_are_enough_of_them():
+    assert sum(len(mutants_of(module)) for module in MODULES) >= 300
+
+
+def test_texts_annotations_and_errors_are_left_alone():
+    for one in mutants_of("msa.cache"):
+        assert not one.source.startswith(("raise ", 'f"', '"'))
+
+
+def test_a_sample_is_repeatable_and_in_order():
+    first, again, other = (drawn(20, seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    assert [MODULES.index(one.module) for one in first] == sorted(
+        MODULES.index(one.module) for one in first
+    )
+    assert len(drawn(10**6, 0)) == sum(len(mutants_of(module)) for module in MODULES)
+
+
+def test_an_unknown_site_is_an_error():
+    with pytest.raises(ValueError, match="wanted a site of msa"):
+        mutated("msa.packing", 9999)
+
+
+def _change(module, text):
+    return next(one for one in mutants_of(module) if one.what == text)
+
+
+def test_a_mutant_is_killed_and_a_harmless_one_is_not(tmp_path):
+    wrong = _change("msa.packing", "Sub -> Add")
+    # Threads that are not worth it change the time, never the result.
+    harmless = next(one for one in mutants_of("msa.fast.scoring") if "_WORTH_THREADS" in one.source)
+    session, gates = self_test(timeout=60, threads=1)
+    matrix = Matrix(session, gates, tmp_path)
+    outcome = matrix.judged("correctness:group-of-3", implementation_of(harmless))
+    assert outcome.verdict == "PASS"
+    (fate,) = kill(matrix, [wrong], at_once=1)
+    assert fate.gate == "correctness"
+    assert fate.series.startswith("correctness/")
+    assert fate.as_dict()["what"] == "Sub -> Add"
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--module", "msa.fast.scorin"], "did you mean msa.fast.scoring"),
+        (["--count", "0"], "wanted an int above 0"),
+    ],
+)
+def test_bad_input(argv, text, capsys, tmp_path):
+    try:
+        code = cli.main(["mutants", "--out", str(tmp_path / "run"), *argv])
+    except SystemExit as error:
+        code = error.code
+    assert code == cli.ERROR_EXIT
+    assert text in capsys.readouterr().err
+
+
+def test_results_are_kept_and_gone_on_with(capsys, tmp_path):
+    out = tmp_path / "run"
+    common = ["mutants", "--module", "msa.packing", "--seed", "3", "--out", str(out), "--json"]
+    assert cli.main([*common, "--count", "1"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["total"] == 1
+    assert cli.main([*common, "--count", "1"]) == cli.ERROR_EXIT
+    with (out / "mutants.jsonl").open("a") as file:
+        file.write('{"mutant": "torn')
+    capsys.readouterr()
+    assert cli.main([*common, "--count", "1", "--resume"]) == 0
+    assert json.loads(capsys.readouterr().out) == first
