@@ -132,8 +132,8 @@ def test_a_fault_that_a_gate_cannot_see_is_missed_there(matrix):
     seen, unseen, idle = matrix.run(
         [
             _moved("sink-block-not-forced", "correctness:sink-1"),
-            _moved("next-token-visible", "correctness:length-1"),
-            _moved("index-keys-not-stored", "correctness:length-1"),
+            _moved("sink-block-not-forced", "correctness:group-of-3"),
+            _moved("index-keys-not-stored", "correctness:group-of-3"),
         ],
         at_once=2,
     )

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from msa_suites import cli
+from msa_suites.commands.mutants import _read
 from msa_suites.faults.killing import drawn, kill
 from msa_suites.faults.mutants import implementation_of
 from msa_suites.faults.mutation import MODULES, mutants_of, mutated, source_of
@@ -86,6 +87,15 @@ def test_bad_input(argv, text, capsys, tmp_path):
     assert text in capsys.readouterr().err
 
 
+def test_a_torn_line_is_measured_again(tmp_path):
+    path = tmp_path / "mutants.jsonl"
+    path.write_text('{"mutant": "a", "gate": ""}\n{"mutant": "torn')
+    assert _read(path) == [{"mutant": "a", "gate": ""}]
+    assert path.read_text() == '{"mutant": "a", "gate": ""}\n'
+    assert _read(tmp_path / "none") == []
+
+
+@pytest.mark.slow
 def test_results_are_kept_and_gone_on_with(capsys, tmp_path):
     out = tmp_path / "run"
     common = ["mutants", "--module", "msa.packing", "--seed", "3", "--out", str(out), "--json"]
