@@ -53,12 +53,15 @@ def check_cache(worker: Worker) -> str:
     """Prefill in chunks and decoding over a paged cache give the rows of one prefill."""
     shape, weights, hidden, rows = _layer()
     worker.load("cached", f"{_SUBJECT}:cached")
-    outs, chosen = worker.call("cached", "", [hidden, weights, asdict(shape), list(_STEPS)])
     last = sum(_STEPS)
     problems = []
-    for b, want in enumerate(rows):
-        part = want.last(last)
-        problems.append(_rows_problem(f"request {b}", outs[b], chosen[b], part.out, part))
+    for used in (True, False):
+        given = [hidden, weights, asdict(shape), list(_STEPS), used]
+        outs, chosen = worker.call("cached", "", given)
+        for b, want in enumerate(rows):
+            who = f"request {b} on {'used' if used else 'fresh'} pages"
+            part = want.last(last)
+            problems.append(_rows_problem(who, outs[b], chosen[b], part.out, part))
     return _first(problems)
 
 
@@ -162,8 +165,19 @@ def check_keep_all(worker: Worker) -> str:
     return "" if apart > 1e-3 else "topk 4 of 13 blocks: wanted other logits than dense, got them"
 
 
+def check_refusals(worker: Worker) -> str:
+    """Shapes, lengths, budgets and indices that make no sense are refused in words."""
+    worker.load("not_refused", "msa_suites.method.refusals:not_refused")
+    wrong: list[str] = worker.call("not_refused")
+    return f"{len(wrong)} bad calls: {wrong[0]}" if wrong else ""
+
+
 #: Check -> what it asks; those of the retrofit need the model loaded.
-LAYER: dict[str, Check] = {"layer": check_layer, "cache": check_cache}
+LAYER: dict[str, Check] = {
+    "layer": check_layer,
+    "cache": check_cache,
+    "refusals": check_refusals,
+}
 RETROFIT: dict[str, Check] = {
     "retrofit_keep_all": check_keep_all,
     "retrofit_padding": check_padding,

@@ -63,12 +63,19 @@ def cached(
     weights: Mapping[str, Tensor],
     shape: Mapping[str, Any],
     steps: Sequence[int],
+    used: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The same rows through the paged cache, ``steps`` tokens at a time, all requests together.
 
-    The pages are used before by other requests, so that they hold what must not be read, and one
-    of two requests is longer than the other by whole pages. Sequences start where the longest
-    needs no head start: the others wait.
+    One of two requests is longer than the other by whole pages.
+
+    Args:
+        hidden: of every request ``[T, hidden]``.
+        weights: of the layer.
+        shape: of the layer, as plain data.
+        steps: tokens of each step; the rest is appended before, in two chunks.
+        used: the pages were used before by other requests, so that they hold what must not be
+            read and are taken in another order; else the first request's pages follow each other.
 
     Returns:
         per sequence, out ``[T', Hq, D]`` and selection of the last ``sum(steps)`` tokens.
@@ -92,7 +99,8 @@ def cached(
         index_dim=config.index_dim,
         block=config.block,
     )
-    _soil(cache, pages, config.block)
+    if used:
+        _soil(cache, pages, config.block)
     start = [len(one) - sum(steps) for one in hidden]
     for b, x in enumerate(inputs):
         # A first chunk that ends inside a block, and a second that starts there.
