@@ -111,7 +111,8 @@ def progress(title: str, console: Console) -> Iterator[Callable[[str], None]]:
 def measure(session: Session, suites: Iterable[str], store: RunStore) -> dict[str, float]:
     """Run the suites, those that nothing is timed in at the same time; returns seconds by suite."""
     names = list(suites)
-    now = dataclasses.replace(session, done=frozenset(store.done_keys()))
+    failed = frozenset(one.key for one in store.samples() if one.value == 0.0)
+    now = dataclasses.replace(session, done=frozenset(store.done_keys()), failed=failed)
     modules = {name: suite_named(name) for name in names}  # imported in this thread
     seconds = {}
 

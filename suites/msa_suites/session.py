@@ -55,6 +55,7 @@ class Session:
         only: quality tasks, method checks and timed series that are measured; empty: all.
         judge_paths: the judge's folders that a worker imports from.
         done: what an interrupted run has measured already.
+        failed: those of them that are failed checks.
         say: told what is going on, for the progress display.
         repro: command that repeats a series, by suite.
         gates: the table that judges, which says how many pairs to time.
@@ -71,6 +72,7 @@ class Session:
     only: frozenset[str] = frozenset()
     judge_paths: tuple[Path, ...] = ()
     done: frozenset[Key] = frozenset()
+    failed: frozenset[Key] = frozenset()
     say: Callable[[str], None] = lambda _text: None
     repro: Callable[[str], str] = lambda _suite: ""
     gates: GateTable | None = None
@@ -88,6 +90,14 @@ class Session:
     def picks(self, name: str) -> bool:
         """Whether a task, check or series is to be measured."""
         return not self.only or name in self.only
+
+    def failed_checks(self, suite: str) -> set[str]:
+        """Checks of head that failed before the run was interrupted."""
+        return {
+            series.rpartition("/")[2]
+            for of, series, side, _ in self.failed
+            if of == suite and side == "head"
+        }
 
     def start(self, label: str) -> Worker:
         """A worker of a side, with its implementation loaded and attested.

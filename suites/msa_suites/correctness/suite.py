@@ -101,7 +101,7 @@ def measure(session: Session) -> Iterator[list[Sample]]:
     One thread: the cases are small, and threads that wait for each other cost more than they give.
     """
     quiet = replace(session, threads=1)
-    failed: set[str] = set()
+    failed = session.failed_checks("correctness")
     for results in _batches(check_side(quiet, "head")):
         failed.update(result.check for result in results if result.status == FAILED)
         yield _samples(quiet, "head", results)

@@ -21,13 +21,13 @@ _NEEDED = frozenset({"block_scores", "select_blocks", "sparse_attention"})
 def measure(session: Session) -> Iterator[list[Sample]]:
     """Every check on head; on base too where one failed, to say whether that is new."""
     quiet = replace(session, threads=1)
-    failed: list[str] = []
+    failed = session.failed_checks("method")
     for sample in _measure_side(quiet, "head", [name for name in CHECKS if session.picks(name)]):
         if sample.value == 0.0:
-            failed.append(sample.series.rpartition("/")[2])
+            failed.add(sample.series.rpartition("/")[2])
         yield [sample]
     if failed and "base" in session.sides:
-        for sample in _measure_side(quiet, "base", failed):
+        for sample in _measure_side(quiet, "base", sorted(failed)):
             yield [sample]
 
 
