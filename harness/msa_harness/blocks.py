@@ -50,10 +50,10 @@ def more_blocks(
     ranges = {}
     for name, request in wanted.items():
         items = {item for _, series, _, item in done if series == name}
+        have = sum(item.startswith(FIRST) for item in items)
         if request == "confirm":
-            ranges[name] = (CONFIRM, 0, _pairs(name, gates))
+            ranges[name] = (CONFIRM, 0, have)
         else:
-            have = sum(item.startswith(FIRST) for item in items)
             gate = gates.gate_for(name)
             most = gate.max_pairs if gate is not None else have + step
             goal = max(_pairs(name, gates), min(have + step, most))

@@ -26,9 +26,10 @@ class Gate:
         threshold: REGRESSION when the lower bound of the effect is above it (speed: tau).
         margin: PASS when the upper bound of the effect is below it.
         confidence: Of each one-sided bound.
-        pairs: Process pairs before the first judgement, and of a confirmation.
+        pairs: Process pairs before the first judgement.
         max_pairs: Most pairs before INCONCLUSIVE.
-        alternations: Calls per subject in one pair.
+        alternations: Turns per subject in one pair, at most.
+        seconds: Of calls per subject in one pair, after which slow series have had enough turns.
         control: Pattern of the series that must not move; empty for none.
         drift: How far the control may move (fraction).
         signal_from: Pattern of the dense reference, `{series}` stands for the series' name; empty
@@ -49,6 +50,7 @@ class Gate:
     pairs: int = 8
     max_pairs: int = 16
     alternations: int = 12
+    seconds: float = 1.0
     control: str = ""
     drift: float = 0.02
     signal_from: str = ""
@@ -78,6 +80,8 @@ class Gate:
             )
         if self.alternations < 1:
             raise ValueError(f"alternations: wanted at least 1, got {self.alternations}")
+        if not self.seconds > 0:
+            raise ValueError(f"seconds: wanted more than 0, got {self.seconds}")
 
     def matches(self, series: str) -> bool:
         """Whether this gate is about the series."""

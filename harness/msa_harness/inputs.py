@@ -114,6 +114,10 @@ class InputSets:
             _same_shape(self._sets[0], one, index)
             self._working.append(_with_tensors(one, iter(tensors_in(self._working[0]))))
         self._vary = [self._named(name) for name in vary]
+        self._restored = [
+            self._pairs(working, one)
+            for working, one in zip(self._working, self._sets, strict=True)
+        ]
         self._random = random.Random(seed)
         self._next = 0
 
@@ -124,17 +128,36 @@ class InputSets:
         """New contents in the same buffers."""
         index = self._next % len(self._sets)
         self._next += 1
+        scale = self._random.uniform(_LOWEST, _HIGHEST) if self._vary else 1.0
+        for target, source, varies in self._restored[index]:
+            if varies:
+                torch.mul(source, scale, out=target)
+            else:
+                target.copy_(source)
         working = self._working[index]
-        for target, source in zip(
-            _storages(tensors_in(working)), _storages(tensors_in(self._sets[index])), strict=True
-        ):
-            target.copy_(source)
-        scale = 1.0
-        if self._vary:
-            scale = self._random.uniform(_LOWEST, _HIGHEST)
-            for tensor in self._vary:
-                tensor.mul_(scale)
         return Fresh(working["args"], working["kwargs"], index, scale)
+
+    def _pairs(self, working: Tree, one: Tree) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
+        """What is written before a call, from where: storages, or varied tensors within them."""
+        tensors = list(zip(tensors_in(working), tensors_in(one), strict=True))
+        varied = [
+            (target, source, True)
+            for target, source in tensors
+            if any(target is tensor for tensor in self._vary)
+        ]
+        # A varied tensor that fills its storage is written in one pass.
+        filled = {
+            target.untyped_storage().data_ptr()
+            for target, _, _ in varied
+            if target.is_contiguous() and target.nbytes == target.untyped_storage().nbytes()
+        }
+        storages = zip(*(_storages(list(side)) for side in zip(*tensors, strict=True)), strict=True)
+        plain = [
+            (target, source, False)
+            for target, source in storages
+            if target.untyped_storage().data_ptr() not in filled
+        ]
+        return [*plain, *varied]
 
     def _named(self, name: str) -> torch.Tensor:
         """The working tensor at a position ("0") or under a keyword ("q")."""

@@ -116,9 +116,9 @@ def _verdict(series: Series, first: Interval | None, adjusted: float, mode: Mode
         return _numbers(series, first, _by_bounds(first, tau, margin), note)
     # A series that was sent to confirmation stays there when Holm's family changes.
     if suspect or (confirmed is not None and first.low > tau):
-        if confirmed is None or confirmed.n < gate.pairs:
+        if confirmed is None or confirmed.n < first.n:
             seen = 0 if confirmed is None else confirmed.n
-            note = f"slower; to be confirmed by fresh pairs ({seen} of {gate.pairs})"
+            note = f"slower; to be confirmed by as many fresh pairs ({seen} of {first.n})"
             return _numbers(series, first, Verdict.INCONCLUSIVE, note, "confirm")
         return _after_confirmation(series, first, confirmed)
     settled = first.high < margin and first.low <= tau

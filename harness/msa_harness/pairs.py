@@ -1,15 +1,15 @@
 """Base and head in persistent pairs of processes, driven in turn call by call.
 
 A block is one pair of fresh processes, both alive from its start to its end. In it every series is
-called `alternations` times on each side, in the order base head head base and so on, so that drift
-of the machine falls on both alike; the median of the calls of one process is one sample, and the
-pair is the unit of replication. The control series runs in every block. Start-up is
+called up to `alternations` times on each side, in the order base head head base and so on, so that
+drift of the machine falls on both alike; the pair is the unit of replication. The control series runs in every block. Start-up is
 recorded apart, and so is the share of the cores that foreign processes took.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 STARTUP = "speed/startup"
+#: The median of fewer calls is no median.
+_LEAST_TURNS = 4
 FOREIGN = "speed/machine/foreign_load"
 
 
@@ -45,7 +47,8 @@ class PairRunner:
     Attributes:
         start: Starts a worker of "base" or "head", with what the series need loaded.
         series: All series, controls among them.
-        alternations: Turns of each side in one block.
+        alternations: Turns of each side in one block, at most.
+        seconds: Of calls of a side in one block, after which a slow series has had enough turns.
         sides: ("base", "head"), or ("head",) to measure one alone.
         say: Told what is going on.
         ran: What really ran on a side, for the records; asked once its worker has started.
@@ -55,6 +58,7 @@ class PairRunner:
     start: Callable[[str], Worker]
     series: Sequence[TimedSeries]
     alternations: int = 12
+    seconds: float = math.inf
     sides: tuple[str, ...] = ("base", "head")
     say: Callable[[str], None] = lambda _text: None
     ran: Callable[[str], str] = lambda _side: ""
@@ -71,6 +75,8 @@ class PairRunner:
             raise ValueError("series: wanted a control series beside the others, got none")
         if self.alternations < 1:
             raise ValueError(f"alternations: wanted at least 1, got {self.alternations}")
+        if not self.seconds > 0:
+            raise ValueError(f"seconds: wanted more than 0, got {self.seconds}")
 
     def run(
         self, blocks: Sequence[Block], done: AbstractSet[Key] = frozenset()
@@ -155,19 +161,32 @@ class PairRunner:
 
         for one in group:
             problems[one.name] = {side: ready(one, side) for side in self.sides}
+        ended: set[str] = set()
         for turn in range(self.alternations):
-            last = turn == self.alternations - 1
             forward = (turn + block.number) % 2 == 0
-            for one in (one for one in group if not any(problems[one.name].values())):
+            for one in group:
+                if one.name in ended or any(problems[one.name].values()):
+                    continue
+                last = self._is_last(turn, seconds[one.name].values())
                 for side in self.sides if forward else self.sides[::-1]:
                     call = partial(take_turn, one=one, seconds=seconds[one.name][side], verify=last)
                     problem = ready(one, side) or self._guarded(side, workers, call)
                     problems[one.name][side] = problem
+                if last:
+                    ended.add(one.name)
         for one in group:
             for side in self.sides:
                 with suppress(WorkerError):
                     workers[side].drop(inputs_of(one))
             yield self._samples(one, block, seconds[one.name], problems[one.name])
+
+    def _is_last(self, turn: int, spent: Iterable[Sequence[float]]) -> bool:
+        """Whether turn number `turn` ends a series; both sides get as many turns."""
+        if turn + 1 >= min(self.alternations, _LEAST_TURNS):
+            slower = max(sum(seconds) for seconds in spent)
+            with_this = slower * (turn + 1) / max(turn, 1)
+            return turn + 1 == self.alternations or with_this >= self.seconds
+        return False
 
     def _samples(
         self,

@@ -31,8 +31,8 @@ from msa_harness.vector_math import settle
 
 _clock: Callable[[], int] = time.perf_counter_ns
 _sleep: Callable[[float], None] = time.sleep
-# Threads of OpenMP spin for about a millisecond after a parallel region; the other worker's call
-# must not meet them.
+# Threads of OpenMP spin for about a millisecond after a parallel region: a call must not meet those
+# of the other worker, which has just answered.
 _SETTLE_SECONDS = 0.002
 _TRACEBACK_CHARACTERS = 4000
 
@@ -140,6 +140,7 @@ class _Server:
         operation, sets = self._operation(request), self._sets(request)
         seconds: list[float] = []
         reply: dict[str, object] = {}
+        quiet = _clock() * 1e-9 + _SETTLE_SECONDS * (torch.get_num_threads() > 1)
         gc.disable()
         try:
             with torch.set_grad_enabled(request["grad"]):
@@ -148,6 +149,8 @@ class _Server:
                     fresh = sets.fresh()
                     whole = [fresh.args, fresh.kwargs]
                     guard = Guard(whole) if last and request["verify"] else None
+                    if (left := quiet - _clock() * 1e-9) > 0:
+                        _sleep(left)
                     _synchronise()
                     start = _clock()
                     output = operation(*fresh.args, **fresh.kwargs)
@@ -164,8 +167,6 @@ class _Server:
                     del output, sent
         finally:
             gc.enable()
-        if torch.get_num_threads() > 1:
-            _sleep(_SETTLE_SECONDS)
         return {"seconds": seconds, **reply}
 
     def _memory(self, request: Mapping[str, Any]) -> dict[str, object]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from msa_suites.case import DTYPES, OVERLAPS, PROFILES, Case
 from msa_suites.case_files import CaseError, load_cases
+from msa_suites.timed_cases import TIMED_CASES
 
 __all__ = [
     "CASES",
@@ -170,47 +171,8 @@ _MORE = (
 )  # fmt: skip
 
 
-def _speed(kind: str, length: int, overlap: str, profile: str, dtype: str = "float32") -> Case:
-    suffix = "" if dtype == "float32" else f"-{dtype}"
-    return Case(
-        name=f"{kind}-{length}-{overlap}{suffix}",
-        q_lens=(1 if kind == "decode" else length,),
-        k_lens=(length,),
-        Hq=8,
-        Hkv=2,
-        D=64,
-        Di=64,
-        dtype=dtype,
-        overlap=overlap,
-        seed=length,
-        tags=("speed", kind, profile),
-    )
-
-
-_SPEED = (
-    _speed("prefill", 4096, "low", "quick"),
-    _speed("prefill", 4096, "high", "quick"),
-    _speed("prefill", 8192, "low", "quick"),
-    _speed("prefill", 8192, "high", "standard"),
-    *(
-        _speed("prefill", length, overlap, profile, dtype)
-        for length, profile, dtype in (
-            (8192, "standard", "bfloat16"),
-            (16384, "standard", "float32"),
-            (32768, "full", "float32"),
-            (32768, "full", "bfloat16"),
-        )
-        for overlap in OVERLAPS
-    ),
-    # One query has no neighbour to agree with.
-    _speed("decode", 4096, "low", "standard"),
-    _speed("decode", 8192, "low", "quick"),
-    _speed("decode", 32768, "low", "standard"),
-    _speed("decode", 131072, "low", "full"),
-)
-
 #: Every case of the suites, in the order in which they run.
-CASES: tuple[Case, ...] = (*_QUICK, *_MORE, *_SPEED)
+CASES: tuple[Case, ...] = (*_QUICK, *_MORE, *TIMED_CASES)
 
 
 def cases_for(

@@ -538,7 +538,7 @@ def gate_run(rng, slow, *, series=20, sd=0.04):
         if not wanted:
             return outcome
         for name, request in wanted.items():
-            count = 8 if request == "confirm" else 4
+            count = have[name] if request == "confirm" else 4
             start = 0 if request == "confirm" else have[name]
             prefix = "confirm" if request == "confirm" else "pair"
             logs = effect[name] + rng.normal(0, sd, count)

@@ -40,14 +40,11 @@ def test_the_hostile_set_is_there():
 
 
 def test_speed_covers_both_ends_of_overlap():
-    prefill = [case for case in cases_for("speed", profile="full") if "prefill" in case.tags]
+    prefill = cases_for("prefill", profile="full")
     assert {(case.k_lens, case.overlap) for case in prefill} == {
         (case.k_lens, overlap) for case in prefill for overlap in ("low", "high")
     }
-    assert {case.overlap for case in cases_for("speed") if "prefill" in case.tags} == {
-        "low",
-        "high",
-    }
+    assert {case.overlap for case in cases_for("chunk")} == {"low", "high"}
 
 
 def test_unknown_names_list_near_matches():

@@ -18,14 +18,14 @@ from msa_suites.faults.table import CLASSES, Fault, fault, faults, wrapping
 from msa_suites.method.suite import CHECKS
 from msa_suites.quality.items import TASKS
 from msa_suites.self_test import self_test
-from msa_suites.speed.series import speed_series
+from msa_suites.speed.series import counted_series, speed_series
 
 NAMES = {
     "correctness": {case.name for case in CASES if "correctness" in case.tags},
     "method": set(CHECKS),
     "quality": {*TASKS, "fidelity"},
     "speed": {series.name for series in speed_series("quick")},
-    "work": {one.case.name for one in speed_series("quick") if one.operation == "attend"},
+    "work": {one.case.name for one in counted_series()},
 }
 
 

@@ -14,14 +14,13 @@ from msa_suites.cases import cases_for
 from msa_suites.inputs import make_inputs
 from msa_suites.speed.counting import count_operation
 from msa_suites.speed.limits import speed_limits
-from msa_suites.speed.series import SpeedSeries, speed_series
+from msa_suites.speed.series import counted_series, speed_series
 from msa_suites.speed.work import count_work
 
 
 @pytest.fixture(scope="module")
 def series():
-    shortest = min((c for c in cases_for("speed") if "prefill" in c.tags), key=lambda c: c.k_lens)
-    return SpeedSeries("speed/prefill/4096/low", "attend", shortest, "low")
+    return next(one for one in counted_series() if one.case.name == "prefill-4096-low")
 
 
 def test_operations_are_counted_on_all_threads(series):

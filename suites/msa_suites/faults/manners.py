@@ -14,7 +14,7 @@ from msa_suites.faults.table import Given, fault, wrapping
 _ATTENTION = "msa.fast.attention.sparse_attention"
 _ATTEND = "msa.fast.pipeline.attend"
 _LENGTHS = "correctness:lengths-127-128-129"
-_SPEED = "speed:speed/prefill/4096/low"
+_SPEED = "speed:speed/chunk/4096/low"
 
 _kept: dict[Given, Given] = {}
 

@@ -15,7 +15,7 @@ _ATTENTION = "msa.fast.attention.sparse_attention"
 _buffers: dict[Given, Tensor] = {}
 
 
-@fault("speed", "work:prefill-4096-low", "speed:speed/prefill/4096/low", seen="sglang#35731")
+@fault("speed", "work:prefill-4096-low", "speed:speed/chunk/4096/low", seen="sglang#35731")
 @wrapping(_ATTENTION)
 def silently_dense(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
@@ -69,7 +69,7 @@ def slower_beyond_a_length(right: Given, q: Tensor, *tensors: Tensor, **rest: Gi
     return result
 
 
-@fault("speed", "speed:speed/prefill/4096/low", seen="flashinfer#3655")
+@fault("speed", "speed:speed/chunk/4096/low", seen="flashinfer#3655")
 @wrapping(_ATTEND)
 def slower_at_low_overlap(right: Given, q: Tensor, *tensors: Tensor, **rest: Given) -> Given:
     """Two fifths slower where neighbouring queries choose differently."""

@@ -28,7 +28,8 @@ def speed_limits(series: Iterable[SpeedSeries]) -> dict[str, Any] | None:
     Args:
         series: as they are timed; anything but single-sequence prefill is left out.
     """
-    cases = [one.case for one in series if one.operation == "attend" and len(one.case.q_lens) == 1]
+    attends = [one.case for one in series if one.operation == "attend"]
+    cases = [case for case in attends if case.q_lens == case.k_lens and len(case.q_lens) == 1]
     shapes = {(c.Hq, c.Hkv, c.D, c.Di, c.block, c.topk) for c in cases}
     if len(shapes) != 1:
         return None

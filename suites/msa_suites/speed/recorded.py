@@ -22,7 +22,7 @@ _ONE_AT_A_TIME = Lock()
 
 
 def recorded_inputs(inputs: Inputs, index: int) -> Inputs:
-    """``inputs`` with the index vectors of a recorded context.
+    """``inputs`` with the index vectors of a recorded context; its last queries, for a chunk.
 
     Args:
         inputs: one packed sequence.
@@ -31,10 +31,10 @@ def recorded_inputs(inputs: Inputs, index: int) -> Inputs:
     Raises:
         ValueError: more groups or fewer channels than the recording has.
     """
-    tokens, groups, dim = inputs.q_idx.shape
+    queries, groups, dim = inputs.q_idx.shape
     # The sides of a run are measured in threads, and transformers loads one model at a time.
     with _ONE_AT_A_TIME:
-        q, k = _recording(tokens, index)
+        q, k = _recording(len(inputs.k_idx), index)
     if q.shape[1] < groups or q.shape[2] > dim:
         raise ValueError(
             f"q_idx: wanted at most {q.shape[1]} groups and at least {q.shape[2]} channels for a "
@@ -43,7 +43,8 @@ def recorded_inputs(inputs: Inputs, index: int) -> Inputs:
     # Zero channels change no score.
     pad = (0, dim - q.shape[2])
     dtype = inputs.q_idx.dtype
-    return replace(inputs, q_idx=F.pad(q[:, :groups], pad).to(dtype), k_idx=F.pad(k, pad).to(dtype))
+    q = q[len(q) - queries :, :groups]
+    return replace(inputs, q_idx=F.pad(q, pad).to(dtype), k_idx=F.pad(k, pad).to(dtype))
 
 
 def _context(tokens: int, index: int) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from msa_suites.cases import Case, cases_for
+from msa_suites.cases import PROFILES, Case, cases_for
 from msa_suites.inputs import Inputs, make_inputs, page_cache
 from msa_suites.speed.recorded import recorded_inputs
 
@@ -142,8 +142,7 @@ def speed_series(
         yield from _own_series(tuple(cases))
         return
     timed = cases_for("speed", profile=profile)
-    prefills = tuple(case for case in timed if "prefill" in case.tags)
-    yield SpeedSeries("speed/control/dense", "dense", _control_case(prefills), control=True)
+    yield _control()
     for case in (case for case in timed if "decode" in case.tags):
         tokens = case.k_lens[0]
         yield SpeedSeries(f"speed/decode{_suffix(case)}/{tokens}", "sparse_decode", case)
@@ -153,22 +152,40 @@ def speed_series(
     yield SpeedSeries(f"speed/block_scores/{_tokens(parts)}", "block_scores", parts)
     yield SpeedSeries(f"speed/select_blocks/{_tokens(parts)}", "select_blocks", parts)
     timed_dense = set()
-    for case in prefills:
-        name = f"speed/prefill{_suffix(case)}/{_tokens(case)}/{case.overlap}"
-        yield SpeedSeries(name, "attend", case, case.overlap)
+    chunks = [case for case in timed if "chunk" in case.tags]
+    yield from (_attend_series("chunk", case) for case in chunks)
+    yield _attend_series("chunk", chunks[0], "recorded")
+    for case in (case for case in timed if "prefill" in case.tags):
+        yield _attend_series("prefill", case)
         if dense and (case.dtype, _tokens(case)) not in timed_dense:
             timed_dense.add((case.dtype, _tokens(case)))
             yield SpeedSeries(f"speed/dense{_suffix(case)}/{_tokens(case)}", "dense", case)
-    shortest = min(prefills, key=_tokens)
-    recorded = replace(shortest, name=f"prefill-{_tokens(shortest)}-recorded")
-    name = f"speed/prefill/{_tokens(shortest)}/recorded"
-    yield SpeedSeries(name, "attend", recorded, "recorded")
+
+
+def counted_series(cases: Iterable[Case] | None = None) -> Iterator[SpeedSeries]:
+    """The pipelines whose exact work is counted, the same in every profile.
+
+    Args:
+        cases: the user's own shapes instead of the table's.
+    """
+    if cases is not None:
+        yield from (one for one in _own_series(tuple(cases)) if not one.control)
+        return
+    counted = cases_for("work", profile=PROFILES[-1])
+    yield from (_attend_series("prefill", case) for case in counted)
+    yield _attend_series("prefill", counted[0], "recorded")
+
+
+def _attend_series(kind: str, case: Case, overlap: str = "") -> SpeedSeries:
+    overlap = overlap or case.overlap
+    if overlap != case.overlap:
+        case = replace(case, name=f"{kind}-{_tokens(case)}-{overlap}{_suffix(case)}")
+    name = f"speed/{kind}{_suffix(case)}/{_tokens(case)}/{overlap}"
+    return SpeedSeries(name, "attend", case, overlap)
 
 
 def _own_series(cases: tuple[Case, ...]) -> Iterator[SpeedSeries]:
-    yield SpeedSeries(
-        "speed/control/dense", "dense", _control_case(cases_for("prefill")), control=True
-    )
+    yield _control()
     for case in cases:
         yield SpeedSeries(f"speed/attend/{case.name}", "attend", case)
 
@@ -177,7 +194,6 @@ def _tokens(case: Case) -> int:
     return case.k_lens[0]
 
 
-def _control_case(prefills: tuple[Case, ...]) -> Case:
-    shortest = min(prefills, key=_tokens)
-    half = _tokens(shortest) // 2
-    return replace(shortest, name="control", q_lens=(half,), k_lens=(half,))
+def _control() -> SpeedSeries:
+    case = replace(cases_for("prefill")[0], name="control", q_lens=(2048,), k_lens=(2048,))
+    return SpeedSeries("speed/control/dense", "dense", case, control=True)

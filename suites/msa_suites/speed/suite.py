@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from torch import Tensor
 
@@ -54,14 +55,14 @@ def _runner(session: Session) -> PairRunner:
         if (series.operation == "dense" or series.operation in operations)
         and (series.control or session.picks(series.name))
     ]
-    turns = _ALONE_TURNS
-    if session.paired and session.gates is not None:
-        gate = session.gates.gate_for("speed/prefill")
-        turns = gate.alternations if gate is not None else turns
+    calls: dict[str, Any] = {"alternations": _ALONE_TURNS}
+    gate = session.gates.gate_for("speed/prefill") if session.gates is not None else None
+    if session.paired and gate is not None:
+        calls = {"alternations": gate.alternations, "seconds": gate.seconds}
     return PairRunner(
         start=session.start,
         series=table,
-        alternations=turns,
+        **calls,
         sides=tuple(session.sides),
         say=session.say,
         ran=session.ran,

@@ -13,7 +13,7 @@ from msa_harness.protocol import ref
 from msa_harness.records import WRONG, Sample
 from msa_harness.stored import StoredSets
 from msa_suites.session import SUBJECT, Session
-from msa_suites.speed.series import Call, SpeedSeries, speed_series
+from msa_suites.speed.series import Call, SpeedSeries, counted_series
 from msa_suites.speed.work import count_work
 from msa_suites.together import merged
 
@@ -24,11 +24,6 @@ UNITS = {
     "flops": "FLOP",
     "peak_bytes": "bytes",
 }
-
-
-def work_series(session: Session) -> list[SpeedSeries]:
-    """The pipelines whose work is counted: the prefill shapes of the quick profile."""
-    return [s for s in speed_series("quick", cases=session.cases) if s.operation == "attend"]
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
@@ -43,7 +38,7 @@ def measure(session: Session) -> Iterator[list[Sample]]:
 def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
     wanted = [
         s
-        for s in work_series(session)
+        for s in counted_series(session.cases)
         if session.picks(s.case.name) and not _is_done(session, s, label)
     ]
     if not wanted:
