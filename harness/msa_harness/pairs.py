@@ -2,8 +2,9 @@
 
 A block is one pair of fresh processes, both alive from its start to its end. In it every series is
 called up to `alternations` times on each side, in the order base head head base and so on, so that
-drift of the machine falls on both alike; the pair is the unit of replication. The control series runs in every block. Start-up is
-recorded apart, and so is the share of the cores that foreign processes took.
+drift of the machine falls on both alike; the pair is the unit of replication. The control series
+runs in every block. Start-up is recorded apart, and so is the share of the cores that foreign
+processes took.
 """
 
 from __future__ import annotations

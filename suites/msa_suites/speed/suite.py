@@ -80,7 +80,6 @@ def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
     """The series for the harness; ``together``: MSA and dense of one length in turn."""
     dense = series.operation == "dense"
     rows = _checked_rows(series)
-    single = sum(series.case.q_lens) == 1
     compared = series.operation in ("attend", "dense") and not series.control
 
     @cache
@@ -101,9 +100,19 @@ def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
         check=None if not rows else _checker(series, drawn, rows),
         rows=rows,
         control=series.control,
-        repeats=8 if single else 1,
+        repeats=_repeats(series),
         group=f"{series.case.dtype} {series.case.k_lens}" if together and compared else "",
     )
+
+
+def _repeats(series: SpeedSeries) -> int:
+    """Calls in a turn: enough for tens of milliseconds, so that a turn is worth its own cost."""
+    queries = sum(series.case.q_lens)
+    if queries == 1:
+        return 8
+    if series.operation in ("block_scores", "select_blocks"):
+        return 4
+    return 2 if queries < 4096 else 1
 
 
 def _checked_rows(series: SpeedSeries) -> tuple[int, ...]:
