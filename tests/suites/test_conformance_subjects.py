@@ -7,7 +7,17 @@ import faulty
 import pytest
 import right
 import torch
+from faulty_attending import (
+    Dense,
+    FutureOfLocalBlock,
+    HeadsByModulo,
+    NextVisible,
+    PageForBlock,
+    ScaleMissing,
+)
+from faulty_buffers import AllZero, SwappedOutput, WritesQueries
 from faulty_method import Method, bare
+from faulty_selecting import LocalNotForced, MeanPool, NanFirst, SharedByMaximum
 
 import msa_kernels
 from msa_suites.cases import case_named, cases_for
@@ -22,13 +32,7 @@ from msa_suites.correctness import (
 from msa_suites.correctness.run import FAILED, SKIPPED
 
 FACES = ("operations", "attend", "attend without selection")
-REQUIRED = (
-    faulty.MeanPool,
-    faulty.SharedByMaximum,
-    faulty.LocalNotForced,
-    faulty.FutureOfLocalBlock,
-    faulty.AllZero,
-)
+REQUIRED = (MeanPool, SharedByMaximum, LocalNotForced, FutureOfLocalBlock, AllZero)
 #: Faults that few cases show; the others are tried on the cheap ones that show most.
 SHOWN_BY = {
     "SinkIgnored": ("sink-1",),
@@ -109,17 +113,17 @@ def test_the_whole_run_fails_on_the_named_faults(fault, face, materials):
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
-        (faulty.MeanPool, "the mean of a block's scores"),
-        (faulty.SharedByMaximum, "all groups share one selection"),
-        (faulty.LocalNotForced, "the local block is not forced"),
-        (faulty.FutureOfLocalBlock, "future tokens of the local block"),
-        (faulty.AllZero, "all zero"),
-        (faulty.SwappedOutput, "the layout is swapped"),
-        (faulty.HeadsByModulo, "h % Hkv"),
-        (faulty.ScaleMissing, "the scale of the logits is missing"),
-        (faulty.Dense, "everything is attended"),
-        (faulty.PageForBlock, "another block size"),
-        (faulty.NextVisible, "off by one"),
+        (MeanPool, "the mean of a block's scores"),
+        (SharedByMaximum, "all groups share one selection"),
+        (LocalNotForced, "the local block is not forced"),
+        (FutureOfLocalBlock, "future tokens of the local block"),
+        (AllZero, "all zero"),
+        (SwappedOutput, "the layout is swapped"),
+        (HeadsByModulo, "h % Hkv"),
+        (ScaleMissing, "the scale of the logits is missing"),
+        (Dense, "everything is attended"),
+        (PageForBlock, "another block size"),
+        (NextVisible, "off by one"),
     ],
 )
 def test_a_detail_names_the_likely_cause(fault, cause, materials):
@@ -180,7 +184,7 @@ def test_outside_of_the_capabilities_is_skipped_with_the_reason(materials):
 
 
 def test_inside_of_the_capabilities_must_pass(materials):
-    class Wrong(faulty.NanFirst):
+    class Wrong(NanFirst):
         CAPABILITIES = {"nan_scores": True}  # noqa: RUF012
 
     assert any(r.status == FAILED for r in check(Wrong(), materials, MOST[:1]))
@@ -215,7 +219,7 @@ def test_what_is_no_result_is_a_clear_failure(attend, detail, materials):
 
 def test_a_subject_that_writes_to_its_inputs_leaves_the_judge_intact(materials):
     before = materials.of(case_named("lengths-127-128-129"), exact=True).inputs.q.clone()
-    results = list(check(faulty.WritesQueries(), materials, ["lengths-127-128-129"]))
+    results = list(check(WritesQueries(), materials, ["lengths-127-128-129"]))
     assert "tensor argument 0 was written to" in next(
         r.detail for r in results if r.check == "inputs_unchanged"
     )
