@@ -1,0 +1,129 @@
+"""Verdicts on speed: bounds, confirmation by fresh pairs, Holm over the series, the control."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from msa_harness.judge import judge, needs_more
+from msa_harness.records import Sample
+from msa_harness.verdicts import Verdict, outcome_from_json
+
+from .judging import CONTROL, GATES, TODAY, WIGGLE, around, pairs, verdict_of
+
+
+def test_equal_speed_passes_with_every_number():
+    samples = CONTROL + pairs("speed/a", around(0))
+    outcome = judge(samples, GATES, TODAY)
+    assert outcome.verdict is Verdict.PASS
+    one = verdict_of(samples, "speed/a")
+    assert one.low < 0 < one.high < 0.15
+    assert (one.n, one.repro, one.direction, one.unit) == (8, "again", "lower", "s")
+    assert 0.02 < one.mde < 0.15
+    assert needs_more(one) is None
+    assert one.head / one.base == pytest.approx(1 + one.effect)
+    text = json.dumps(outcome.to_json({"python": "3"}), allow_nan=False)
+    assert outcome_from_json(json.loads(text)) == outcome
+
+
+def test_a_slowdown_is_a_regression_only_once_confirmed():
+    first = CONTROL + pairs("speed/a", around(0.3))
+    one = verdict_of(first, "speed/a")
+    assert (one.verdict, needs_more(one)) == (Verdict.INCONCLUSIVE, "confirm")
+    part = first + pairs("speed/a", around(0.3)[:5], prefix="confirm")
+    assert needs_more(verdict_of(part, "speed/a")) == "confirm"
+    control = pairs("speed/control/x", WIGGLE, prefix="confirm")
+    whole = first + control + pairs("speed/a", around(0.28), prefix="confirm")
+    one = verdict_of(whole, "speed/a")
+    assert (one.verdict, needs_more(one)) == (Verdict.REGRESSION, None)
+    assert one.effect == pytest.approx(0.28)
+    assert judge(whole, GATES, TODAY).exit_code == 1
+
+
+def test_a_slowdown_that_fresh_pairs_do_not_show_is_none():
+    samples = (
+        CONTROL + pairs("speed/a", around(0.3)) + pairs("speed/a", around(0.0), prefix="confirm")
+    )
+    one = verdict_of(samples, "speed/a")
+    assert one.verdict is Verdict.PASS
+    assert "not confirmed" in one.note
+
+
+@pytest.mark.parametrize(("times", "verdict"), [(4, "PASS"), (10, "INCONCLUSIVE")])
+def test_noise_asks_for_more_up_to_the_cap_and_is_then_decided(times, verdict):
+    noise = [times * w for w in WIGGLE]
+    samples = CONTROL + pairs("speed/a", noise)
+    assert needs_more(verdict_of(samples, "speed/a")) == "more"
+    samples += pairs("speed/a", noise, start=8)
+    one = verdict_of(samples, "speed/a")
+    assert (one.n, one.verdict, needs_more(one)) == (16, verdict, None)
+    assert (one.high < 0.15) is (verdict == "PASS")
+
+
+def test_one_pair_is_no_answer():
+    one = verdict_of(CONTROL + pairs("speed/a", [0.0]), "speed/a")
+    assert (one.verdict, needs_more(one), one.n) == (Verdict.INCONCLUSIVE, "more", 1)
+
+
+def test_faster_is_improved():
+    one = verdict_of(CONTROL + pairs("speed/a", around(-0.3)), "speed/a")
+    assert one.verdict is Verdict.IMPROVED
+
+
+def test_holm_guards_many_series():
+    # a slowdown that one series alone would show, one among forty does not
+    alone = verdict_of(CONTROL + pairs("speed/a", around(0.08)), "speed/a")
+    assert needs_more(alone) == "confirm"
+    crowd = [row for i in range(40) for row in pairs(f"speed/b{i}", around(0))]
+    among = verdict_of(CONTROL + crowd + pairs("speed/a", around(0.08)), "speed/a")
+    assert needs_more(among) == "more"
+
+
+@pytest.mark.parametrize("shift", [0.25, -0.25])
+def test_a_control_that_moved_voids_the_speed_suite(shift):
+    moved = pairs("speed/control/x", around(shift))
+    outcome = judge(moved + pairs("speed/a", around(0.3)), GATES, TODAY)
+    assert {one.verdict for one in outcome.series} == {Verdict.INVALID}
+    assert "control moved by" in outcome.series[1].note
+    assert all(one.more is None for one in outcome.series)
+
+
+def test_a_control_that_moved_while_confirming_voids_too():
+    samples = CONTROL + pairs("speed/a", around(0.3))
+    samples += pairs("speed/a", around(0.3), prefix="confirm")
+    samples += pairs("speed/control/x", around(0.3), prefix="confirm")
+    assert verdict_of(samples, "speed/a").verdict is Verdict.INVALID
+
+
+def test_speed_without_a_control_is_invalid():
+    one = verdict_of(pairs("speed/a", around(0)), "speed/a")
+    assert one.verdict is Verdict.INVALID
+    assert "no control series" in one.note
+
+
+def recorded(name, slowdown=0.0):
+    """Two runs of one series whose values belong to no pairs."""
+    return [
+        Sample("speed", name, subject, "s", f"p{i}", (0.1 + i / 1e3) * factor)
+        for subject, factor in (("base", 1.0), ("head", 1 + slowdown))
+        for i in range(6)
+    ]
+
+
+def test_recorded_runs_are_compared_unpaired():
+    # Without pairs, the drift that both sides of a pair share is noise.
+    drifting = CONTROL + pairs("speed/a", around(0))
+    one = verdict_of(drifting, "speed/a", mode="unpaired")
+    assert (one.verdict, one.more) == (Verdict.INCONCLUSIVE, None)
+    steady, slow = recorded("speed/control/x"), recorded("speed/a", 0.4)
+    one = verdict_of(steady + slow, "speed/a", mode="unpaired")
+    assert (one.verdict, one.more) == (Verdict.REGRESSION, None)
+    moved = recorded("speed/control/x", 0.4)
+    assert verdict_of(moved + slow, "speed/a", mode="unpaired").verdict is Verdict.INVALID
+
+
+def test_alone_speed_is_new():
+    speed = [row for row in CONTROL + pairs("speed/a", around(0)) if row.subject == "head"]
+    assert verdict_of(speed, "speed/a", mode="alone").verdict is Verdict.NEW
+    assert judge(speed, GATES, TODAY, mode="alone").exit_code == 0
