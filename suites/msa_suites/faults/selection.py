@@ -267,7 +267,7 @@ def a_block_twice(right: Given, *args: Given) -> Tensor:
     return chosen
 
 
-@fault("selection", "quality:msa_facts")
+@fault("selection", "method:retrofit", "quality:msa_facts")
 @wrapping("msa.retrofit_settings.RetrofitSettings.from_config")
 def retrofit_forgets_the_scorer(right: Given, config: Given) -> Given:
     """The retrofit reads its settings, and always takes the same wrong scorer."""

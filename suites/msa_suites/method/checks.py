@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msa_harness.client import Worker
 from msa_harness.protocol import ref
-from msa_suites.method import oracle
+from msa_suites.method import oracle, oracle_model
 from msa_suites.session import SUBJECT
 
 _SUBJECT = "msa_suites.method.subject"
@@ -25,6 +25,8 @@ _STEPS = (1, 1, 5, 1, 20, 1)
 _CHANGED = 0.02
 _SETTINGS = {"block": 32, "topk": 4, "sink_blocks": 1}
 _TOKENS = (400, 290)
+#: Tokens that are read singly after a prompt: a larger share of a row than may differ.
+_SINGLE = 16
 
 Check = Callable[[Worker], str]
 
@@ -101,8 +103,13 @@ def _texts() -> tuple[tuple[int, ...], ...]:
     from msa_suites.quality.items import load_items
 
     documents = {item.cluster: item.context for item in load_items("msa_facts")}
-    texts = list(documents.values())
-    return tuple(tuple(text[:n].encode()[:n]) for text, n in zip(texts, _TOKENS, strict=False))
+    texts = list(documents.values())[: len(_TOKENS)]
+    return tuple(tuple(text[:n].encode()[:n]) for text, n in zip(texts, _TOKENS, strict=True))
+
+
+@cache
+def _expected() -> list[Tensor]:
+    return oracle_model.logits(_texts(), **_SETTINGS)
 
 
 def _logits(worker: Worker, rows: Sequence[Sequence[int]], **how: object) -> list[Tensor]:
@@ -128,6 +135,11 @@ def _alone(worker: Worker) -> list[Tensor]:
     return [_logits(worker, [row])[0] for row in _texts()]
 
 
+def check_retrofit(worker: Worker) -> str:
+    """Sparse logits of whole prompts; padding, chunks and caches are then compared with them."""
+    return _agree("whole prompts", _alone(worker), _expected())
+
+
 def check_padding(worker: Worker) -> str:
     """Padding on either side moves no block."""
     alone = _alone(worker)
@@ -141,7 +153,7 @@ def check_chunks(worker: Worker) -> str:
     """Chunks that start inside a block, single tokens, a static cache: logits of one prefill."""
     wide = max(map(len, _texts()))
     alone = _alone(worker)
-    chunks = [150, 77, wide - 150 - 77 - 6, *[1] * 6]
+    chunks = [150, 77, wide - 150 - 77 - _SINGLE, *[1] * _SINGLE]
     return _first(
         _agree(
             f"chunks of a {'static' if static else 'dynamic'} cache",
@@ -179,6 +191,7 @@ LAYER: dict[str, Check] = {
     "refusals": check_refusals,
 }
 RETROFIT: dict[str, Check] = {
+    "retrofit": check_retrofit,
     "retrofit_keep_all": check_keep_all,
     "retrofit_padding": check_padding,
     "retrofit_chunks": check_chunks,

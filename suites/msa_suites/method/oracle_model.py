@@ -1,0 +1,65 @@
+"""The embedded model under MSA without training, in float64 and apart from ``msa.retrofit``.
+
+Dense attention with the scores written out, and a mask over them: no packing, no index branch, no
+cache. It runs in the judge's process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from msa_suites.correctness.bruteforce import chosen_blocks
+from msa_suites.models.attention import Network
+
+_NAME = "msa_suites_oracle"
+
+
+@torch.inference_mode()
+def logits(
+    rows: Sequence[Sequence[int]], *, block: int, topk: int, sink_blocks: int
+) -> list[Tensor]:
+    """Float64 ``[length, vocabulary]`` of every row of token ids, each read alone."""
+    from transformers import AttentionInterface
+
+    from msa_suites.models.loading import EMBEDDED, load_model
+
+    # No mask is registered under this name, so transformers makes none.
+    attention = partial(_attention, block=block, topk=topk, sinks=sink_blocks)
+    AttentionInterface.register(_NAME, attention)
+    model: Network = load_model(str(EMBEDDED), dtype="float64")[0]
+    model.set_attn_implementation(_NAME)
+    return [model(torch.tensor([list(row)]), use_cache=False).logits[0] for row in rows]
+
+
+def _attention(
+    module: object,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: object,
+    *,
+    scaling: float,
+    block: int,
+    topk: int,
+    sinks: int,
+    **rest: object,
+) -> tuple[Tensor, None]:
+    """One sequence: ``[1, Hq, T, D]`` and ``[1, Hkv, T, D]`` in, ``[1, T, Hq, D]`` out."""
+    del module, mask, rest
+    tokens, groups = query.shape[2], key.shape[1]
+    dot = query[0].unflatten(0, (groups, -1)) @ key[0, :, None].mT * scaling  # [Hkv, R, T, T]
+    future = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)
+    # The dot product is linear: the score of the mean query is the mean of the scores.
+    score = dot.mean(1).masked_fill(future, -torch.inf)
+    best = torch.stack([part.amax(-1) for part in score.split(block, -1)], -1)  # [Hkv, T, nb]
+    kept = torch.zeros_like(best, dtype=torch.bool)
+    for g in range(groups):
+        for t in range(tokens):
+            kept[g, t, chosen_blocks(best[g, t].tolist(), t, block, topk, 1, sinks)] = True
+    hidden = future | ~kept.repeat_interleave(block, -1)[..., :tokens]
+    weight = dot.masked_fill(hidden[:, None], -torch.inf).softmax(-1)
+    return (weight @ value[0, :, None]).flatten(0, 1).transpose(0, 1)[None], None
