@@ -15,7 +15,6 @@ and those listed in ``dense_layers``, run as they did before. transformers is im
 from __future__ import annotations
 
 import itertools
-from types import TracebackType
 from typing import Any
 
 from torch import nn
@@ -52,12 +51,7 @@ class Retrofit:
     def __enter__(self) -> Retrofit:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         remove_retrofit(self.model)
 
 
