@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final
 
 from msa_harness.gate import Gate, Waiver
 
@@ -64,7 +64,7 @@ def table_from_dict(data: Mapping[str, object]) -> GateTable:
     wanted = ("sha256", "profile", "device", "gates", "waivers")
     if missing := [name for name in wanted if name not in data]:
         raise ValueError(f"gate table: wanted {', '.join(wanted)}, got none of {missing}")
-    gates = [_record(Gate, f"gates[{i}]", row) for i, row in _rows(data, "gates")]
+    gates = [_record(f"gates[{i}]", row) for i, row in _rows(data, "gates")]
     waivers = [
         _waiver(f"waivers[{i}]", {**row, "expires": date.fromisoformat(str(row["expires"]))})
         for i, row in _rows(data, "waivers")
@@ -95,7 +95,7 @@ def parse_gates(text: str, *, profile: str = "quick", device: str = "shared-cpu"
     for index, row in _rows(data, "gate"):
         where = f"gates.toml: gate {index + 1} ({row.get('series', 'no series')!r})"
         plain = {key: value for key, value in row.items() if key not in ("profile", "device")}
-        gate = _record(Gate, where, plain)
+        gate = _record(where, plain)
         for kind, name in (("profile", profile), ("device", device)):
             for choice, extra in _choices(where, row.get(kind, {}), kind):
                 changed = _overridden(f"{where}.{kind}.{choice}", gate, extra)
@@ -127,7 +127,7 @@ def _choices(where: str, data: object, kind: str) -> Iterable[tuple[str, dict[st
 def _overridden(where: str, gate: Gate, extra: Mapping[str, object]) -> Gate:
     allowed = {f.name for f in fields(Gate)} - {"series", "method", "direction", "unit"}
     _known(where, extra, sorted(allowed))
-    return _record(Gate, where, {**asdict(gate), **extra})
+    return _record(where, {**asdict(gate), **extra})
 
 
 def _known(where: str, data: Mapping[str, object], names: Iterable[str]) -> None:
@@ -148,8 +148,8 @@ _KINDS: Final = {
 }
 
 
-def _record(kind: type[Gate], where: str, data: Mapping[str, object]) -> Gate:
-    types = {f.name: str(f.type) for f in fields(kind)}
+def _record(where: str, data: Mapping[str, Any]) -> Gate:
+    types = {f.name: str(f.type) for f in fields(Gate)}
     _known(where, data, types)
     if missing := [name for name in ("series", "method") if name not in data]:
         raise ValueError(f"{where}: missing key {', '.join(missing)}")
@@ -158,7 +158,7 @@ def _record(kind: type[Gate], where: str, data: Mapping[str, object]) -> Gate:
         if wrong_bool or not isinstance(value, _KINDS[types[key]]):
             raise ValueError(f"{where}: {key}: wanted {types[key]}, got {value!r:.80}")
     try:
-        gate = kind(**data)  # type: ignore[arg-type]  # types checked above
+        gate = Gate(**data)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return replace(gate, threshold=float(gate.threshold), margin=float(gate.margin))

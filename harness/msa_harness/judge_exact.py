@@ -16,23 +16,26 @@ def judge_hard(series: Series) -> SeriesVerdict:
         note = f"{odd[0].item}: wanted 1 (passed) or 0 (failed), got {odd[0].value}"
         return series.verdict(Verdict.ERROR, note)
     failed = [sample for sample in series.head.values() if sample.value == 0.0]
-    counts = {"n": len(head), "effect": len(failed) / len(head)}
+
+    def counted(verdict: Verdict, note: str) -> SeriesVerdict:
+        said = series.verdict(verdict, note)
+        return replace(said, n=len(head), effect=len(failed) / len(head))
+
     if failed:
         also = [sample.item for sample in failed if base.get(sample.item) == 0.0]
         note = f"{len(failed)} of {len(head)} checks failed: {shown(failed)}"
         if also:
             note += f" (base fails {len(also)} of them too)"
-        return replace(series.verdict(Verdict.REGRESSION, note), **counts)  # type: ignore[arg-type]  # names match
+        return counted(Verdict.REGRESSION, note)
     problem = lost_items(series)
     if problem is not None:
         return problem
     skipped = sum(sample.value is None for sample in series.head.values())
     mended = sum(value == 0.0 for value in base.values())
     note = f"{len(head)} checks passed" + (f", {skipped} skipped" if skipped else "")
-    verdict = Verdict.PASS
     if mended:
-        verdict, note = Verdict.IMPROVED, f"{note}; base fails {mended}"
-    return replace(series.verdict(verdict, note), **counts)  # type: ignore[arg-type]  # names match
+        return counted(Verdict.IMPROVED, f"{note}; base fails {mended}")
+    return counted(Verdict.PASS, note)
 
 
 def judge_exact(series: Series) -> SeriesVerdict:

@@ -27,12 +27,12 @@ def starter(
         def together(order: Sequence[str]) -> dict[str, Worker]:
             starting: dict[str, Future[Worker]] = {side: pool.submit(start, side) for side in order}
             wait(starting.values())
-            failed = [one.exception() for one in starting.values() if one.exception() is not None]
+            failed = [error for one in starting.values() if (error := one.exception()) is not None]
             if failed:
                 for one in starting.values():
                     if one.exception() is None:
                         one.result().close()
-                raise failed[0]  # type: ignore[misc]  # not None: filtered above
+                raise failed[0]
             return {side: one.result() for side, one in starting.items()}
 
         yield together

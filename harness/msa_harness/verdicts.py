@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 More = Literal["confirm", "more"]
 
@@ -159,14 +159,14 @@ class Outcome:
         }
 
 
-def series_from_json(data: Mapping[str, object]) -> SeriesVerdict:
+def series_from_json(data: Mapping[str, Any]) -> SeriesVerdict:
     """Read back what `SeriesVerdict.to_json` wrote.
 
     Raises:
         ValueError: A field is missing, unknown or not a verdict.
     """
     try:
-        return SeriesVerdict(**{**data, "verdict": Verdict(data["verdict"])})  # type: ignore[arg-type]  # checked by the reader of the file
+        return SeriesVerdict(**{**data, "verdict": Verdict(data["verdict"])})
     except (TypeError, KeyError) as error:
         raise ValueError(f"series of a verdict: {error}") from error
 

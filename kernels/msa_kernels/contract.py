@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 OPERATIONS = (
     "block_scores",
@@ -93,7 +94,7 @@ class Capabilities:
             if name not in OPERATIONS:
                 raise ValueError(f"operations: wanted some of {', '.join(OPERATIONS)}, got {name}")
         known = (*_LISTS, *_FLAGS, *_WORDS)
-        values: dict[str, object] = {}
+        values: dict[str, Any] = {}
         for key, value in record.items():
             name = key.lower().replace(" ", "_")
             if name not in known:
@@ -114,7 +115,7 @@ class Capabilities:
         denied = {name for name in ("paged", "packed") if values.pop(name, True) is False}
         if denied:
             values["layouts"] = frozenset({"packed", "paged"}) - denied
-        return cls(operations=frozenset(operations), **values)  # type: ignore[arg-type]  # checked
+        return cls(operations=frozenset(operations), **values)
 
     def why_not(self, *, sinks: int = 0, **wanted: str | int) -> str | None:
         """Why a case is outside of these capabilities, or None.

@@ -58,17 +58,18 @@ def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    q_idx: Tensor,  # noqa: ARG001 - the contract's arguments; the control ignores the index branch
-    k_idx: Tensor,  # noqa: ARG001
+    q_idx: Tensor,
+    k_idx: Tensor,
     *,
     cu_q: Tensor,
     cu_k: Tensor,
-    block: int,  # noqa: ARG001
-    topk: int,  # noqa: ARG001
-    local_blocks: int = 1,  # noqa: ARG001
-    sink_blocks: int = 0,  # noqa: ARG001
+    block: int,
+    topk: int,
+    local_blocks: int = 1,
+    sink_blocks: int = 0,
     scale: float,
-    index_scale: float,  # noqa: ARG001
+    index_scale: float,
 ) -> tuple[Tensor, None]:
     """:func:`dense` with the arguments of the whole pipeline; it selects nothing."""
+    del q_idx, k_idx, block, topk, local_blocks, sink_blocks, index_scale
     return dense(q, k, v, cu_q=cu_q, cu_k=cu_k, scale=scale), None
