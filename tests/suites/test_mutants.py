@@ -84,6 +84,7 @@ def test_a_mutant_is_killed_and_a_harmless_one_is_not(tmp_path):
     [
         (["--module", "msa.fast.scorin"], "did you mean msa.fast.scoring"),
         (["--count", "0"], "wanted an int above 0"),
+        (["--resume"], "wanted an interrupted run"),
     ],
 )
 def test_bad_input(argv, text, capsys, tmp_path):

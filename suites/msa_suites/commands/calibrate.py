@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from msa_suites.commands import options
 
 if TYPE_CHECKING:
-    from msa_harness.calibration import Pair
+    from msa_harness.calibration import Pair, Tally
     from msa_harness.gates import GateTable
-    from msa_harness.records import Sample
+    from msa_harness.records import RunStore, Sample
 
 FILE = "calibration.json"
 
@@ -27,11 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="self-tests to run, base and head the same code (three minutes each)",
     )
-    parser.add_argument(
-        "--suite",
-        action="append",
-        metavar="NAME",
-        help="suites of these self-tests (default: speed); quality adds the recall table",
+    options.add_only(
+        parser, "--suite", "suites of these self-tests (default: speed); quality adds recall"
     )
     parser.add_argument(
         "--runs", type=Path, nargs="+", default=[], metavar="RUN", help="recorded self-tests to add"
@@ -50,25 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="simulated gates for each slowed series and slowdown",
     )
-    parser.add_argument(
-        "--slowdowns",
-        type=float,
-        nargs="+",
-        default=[0.02, 0.05, 0.10],
-        metavar="X",
-        help="of one series of head, as fractions",
-    )
-    parser.add_argument(
-        "--losses",
-        type=float,
-        nargs="+",
-        default=[0.02, 0.05, 0.10],
-        metavar="X",
-        help="of the recalled facts, as fractions",
-    )
-    parser.add_argument(
-        "--threads", type=options.positive, default=options.default_threads(), metavar="N"
-    )
+    for flag, what in (("--slowdowns", "one series of head"), ("--losses", "the recalled facts")):
+        parser.add_argument(
+            flag,
+            type=float,
+            nargs="+",
+            default=[0.02, 0.05, 0.10],
+            metavar="X",
+            help=f"of {what}, as fractions",
+        )
+    options.add_threads(parser)
     options.add_out(parser, "directory (default: runs/<time>-calibrate)")
     options.add_resume(parser)
     options.add_seed(parser)
@@ -80,13 +68,11 @@ def run(args: argparse.Namespace) -> int:
     from msa_harness.records import RunStore, write_atomic
     from msa_suites import runner
 
-    args.out = args.out or runner.default_directory("calibrate")
     if args.real < 0 or args.real + len(args.runs) < 1:
         raise ValueError("--gates, --runs: wanted at least one self-test or recorded run, got none")
     if any(not 0 < share < 1 for share in (*args.slowdowns, *args.losses)):
         raise ValueError("--slowdowns, --losses: wanted fractions between 0 and 1")
-    if args.out.exists() and not args.resume:
-        raise ValueError(f"--out: {args.out} is there already; go on with --resume")
+    options.settle_out(args, "calibrate")
     with runner.progress("calibrate", options.stderr_console()) as say:
         folders = [*_self_tests(args, say), *args.runs]
         stores = [RunStore.open(folder) for folder in folders]
@@ -139,7 +125,7 @@ def _prefixed(say: Callable[[str], None], prefix: str) -> Callable[[str], None]:
     return lambda text: say(f"{prefix}: {text}")
 
 
-def _same_machine(stores: list[Any]) -> tuple[GateTable, dict[str, Any]]:
+def _same_machine(stores: list[RunStore]) -> tuple[GateTable, dict[str, Any]]:
     """Gates and environment of runs that may be pooled.
 
     Raises:
@@ -193,9 +179,8 @@ def _speed(
     return [{**tally.to_json(), "regression": _shares(tally)} for tally in tallies]
 
 
-def _shares(tally: Any) -> list[float]:  # noqa: ANN401 - a Tally; its module is imported late
-    share: tuple[float, float, float] = tally.share("REGRESSION", own=bool(tally.series))
-    return [round(x, 4) for x in share]
+def _shares(tally: Tally) -> list[float]:
+    return [round(x, 4) for x in tally.share("REGRESSION", own=bool(tally.series))]
 
 
 def _recall(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from msa_suites.commands import options
 
@@ -15,9 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from msa_suites.plan import plan_alone
-    from msa_suites.runner import default_directory
     from msa_suites.running import run_plan
 
-    args.out = Path(args.out) if args.out else default_directory("check")
-    options.check_out(args)
+    options.settle_out(args, "check", mark="run.json")
     return run_plan("check", args, plan_alone(args), args.argv).exit_code

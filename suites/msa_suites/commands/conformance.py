@@ -12,16 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_implementation(parser)
     options.add_profile(parser)
     options.add_device(parser)
-    parser.add_argument(
-        "--check", action="append", metavar="NAME", help="only this check (repeatable)"
-    )
+    options.add_only(parser, "--check", "only this check")
     parser.add_argument("--cases", type=Path, metavar="FILE", help="own shapes as JSON lines")
     parser.add_argument("--python", metavar="PYTHON", help="interpreter that has it")
     parser.add_argument("--path", metavar="DIR", help="folder to import it from")
-    parser.add_argument("--threads", type=options.positive, default=options.default_threads())
-    parser.add_argument(
-        "--timeout", type=options.positive, default=120, metavar="SECONDS", help="of one call"
-    )
+    options.add_threads(parser)
+    options.add_timeout(parser, 120)
     options.add_json(parser)
 
 

@@ -15,33 +15,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--only", action="append", metavar="NAME", help="only this fault (repeatable)"
-    )
-    parser.add_argument(
-        "--class",
-        dest="kinds",
-        action="append",
-        metavar="CLASS",
-        help="only faults of this class (repeatable)",
-    )
+    options.add_only(parser, "--only", "only this fault")
+    options.add_only(parser, "--class", "only faults of this class", metavar="CLASS")
     parser.add_argument(
         "--one-per-class", action="store_true", help="a quick run: the first fault of each class"
     )
-    parser.add_argument(
-        "--at-once",
-        type=options.positive,
-        default=options.default_threads(),
-        metavar="N",
-        help="faults measured at the same time, the timed ones excepted",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=options.positive,
-        default=60,
-        metavar="SECONDS",
-        help="a call of the subject that takes longer is killed",
-    )
+    options.add_at_once(parser, "faults measured at the same time, the timed ones excepted")
+    options.add_timeout(parser, 60)
     options.add_json(parser)
 
 
@@ -75,7 +55,7 @@ def _chosen(args: argparse.Namespace) -> list[Fault]:
 
     table = faults()
     names = options.pick("--only", args.only or table, table)
-    kinds = options.pick("--class", args.kinds or CLASSES, CLASSES)
+    kinds = options.pick("--class", vars(args)["class"] or CLASSES, CLASSES)
     chosen = [table[name] for name in names if table[name].kind in kinds]
     if args.one_per_class:
         chosen = list({one.kind: one for one in reversed(chosen)}.values())[::-1]

@@ -47,12 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from msa_suites import SUITES
     from msa_suites.plan import hand_over, plan_gate
-    from msa_suites.runner import default_directory
     from msa_suites.running import run_plan
 
     options.pick("--suite", args.suite or (), SUITES)
-    args.out = Path(args.out) if args.out else default_directory("gate")
-    options.check_out(args)
+    options.settle_out(args, "gate", mark="run.json")
     hand_over(args, args.argv)
     plan = plan_gate(args, args.out / "subjects")
     outcome = run_plan("gate", args, plan, args.argv)

@@ -17,23 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count", type=options.positive, default=300, metavar="N", help="mutants to draw"
     )
-    parser.add_argument(
-        "--module", action="append", metavar="NAME", help="only of this module (repeatable)"
-    )
-    parser.add_argument(
-        "--at-once",
-        type=options.positive,
-        default=options.default_threads(),
-        metavar="N",
-        help="mutants measured at the same time",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=options.positive,
-        default=30,
-        metavar="SECONDS",
-        help="a call of the subject that takes longer is killed, and so is the mutant",
-    )
+    options.add_only(parser, "--module", "only of this module")
+    options.add_at_once(parser, "mutants measured at the same time")
+    options.add_timeout(parser, 30)
     options.add_out(parser, "directory of the results (default: runs/<time>-mutants)")
     options.add_resume(parser)
     options.add_seed(parser)
@@ -47,9 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from msa_suites.faults.run import Matrix
     from msa_suites.self_test import self_test
 
-    args.out = args.out or runner.default_directory("mutants")
-    if args.out.exists() and not args.resume:
-        raise ValueError(f"--out: {args.out} is there already; go on with --resume")
+    options.settle_out(args, "mutants")
     modules = options.pick("--module", args.module or MODULES, MODULES)
     chosen = drawn(args.count, args.seed, modules)
     args.out.mkdir(parents=True, exist_ok=True)

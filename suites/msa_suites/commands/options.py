@@ -100,13 +100,11 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_suites(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--suite",
-        action="append",
-        metavar="NAME",
-        help="only this suite (repeatable); see `msa-bench list suites`",
-    )
+def add_only(
+    parser: argparse.ArgumentParser, flag: str, what: str, *, metavar: str = "NAME"
+) -> None:
+    """Names that a command keeps to; None where the flag is not given."""
+    parser.add_argument(flag, action="append", metavar=metavar, help=f"{what} (repeatable)")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +113,32 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         default=None,
         help="model directory or hub id of the quality suite (default: the embedded model)",
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=default_threads(),
+        metavar="N",
+        help="CPU threads of the subject",
+    )
+
+
+def add_timeout(parser: argparse.ArgumentParser, seconds: int) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        default=seconds,
+        metavar="SECONDS",
+        help="a call of the subject that takes longer is killed and counts as failed",
+    )
+
+
+def add_at_once(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--at-once", type=positive, default=default_threads(), metavar="N", help=what
     )
 
 
@@ -130,7 +154,7 @@ def add_resume(parser: argparse.ArgumentParser) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """What ``gate`` and ``check`` share."""
-    add_suites(parser)
+    add_only(parser, "--suite", "only this suite; see `msa-bench list suites`")
     add_profile(parser)
     add_device(parser)
     add_model(parser)
@@ -140,16 +164,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gates", type=Path, metavar="FILE", help="own thresholds (default: base's gates.toml)"
     )
-    parser.add_argument(
-        "--threads", type=positive, default=default_threads(), help="CPU threads of the subject"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=positive,
-        default=600,
-        metavar="SECONDS",
-        help="a call of the subject that takes longer is killed and reported",
-    )
+    add_threads(parser)
+    add_timeout(parser, 600)
     add_out(parser, "run directory (default: runs/<time>-<command>)")
     add_resume(parser)
     add_seed(parser)
@@ -161,16 +177,23 @@ def default_threads() -> int:
     return min(8, len(os.sched_getaffinity(0)))
 
 
-def check_out(args: argparse.Namespace) -> None:
-    """``--resume`` needs a run, anything else a directory without one.
+def settle_out(args: argparse.Namespace, command: str, *, mark: str = "") -> None:
+    """Give ``--out`` its default, and see that it is new, or with ``--resume`` that it is not.
+
+    Args:
+        args: with ``out`` and ``resume``.
+        command: part of the default's name.
+        mark: file that shows that a run is there; empty: the directory itself does.
 
     Raises:
         ValueError: the directory is not what the options want.
     """
-    exists = (args.out / "run.json").exists()
+    from msa_suites.runner import default_directory
+
+    args.out = args.out or default_directory(command)
     if args.resume and not args.out.exists():
         raise ValueError(f"--resume: wanted an interrupted run in --out, got none at {args.out}")
-    if exists and not args.resume:
+    if not args.resume and (args.out / mark).exists():
         raise ValueError(
             f"--out: a run is at {args.out} already; go on with --resume or name another"
         )
