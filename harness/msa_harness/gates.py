@@ -12,12 +12,32 @@ import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import date
+from datetime import date, datetime
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from msa_harness.gate import Gate, Waiver
+
+
+def judging_day(*created: str) -> date:
+    """The day that decides which waivers hold: today, but no earlier than any of the runs began.
+
+    A wall clock that was set back must not revive a waiver that had expired.
+
+    Args:
+        created: When the runs began, as their headers say it.
+
+    Raises:
+        ValueError: That is no time.
+    """
+    days = [date.today()]
+    for text in created:
+        try:
+            days.append(datetime.fromisoformat(text).astimezone().date())
+        except ValueError as error:
+            raise ValueError(f"run.json: created: wanted an ISO time, got {text!r}") from error
+    return max(days)
 
 
 @dataclass(frozen=True, slots=True)

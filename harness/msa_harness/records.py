@@ -150,7 +150,8 @@ class RunStore:
         try:
             append_durably(path, data)
         except OSError as error:
-            raise os_error("append to", path, error) from error
+            kept = f"{len(self._samples)} samples are kept, the {len(new)} measured last are not"
+            raise os_error("append to", path, error, kept) from error
         self._samples |= new
 
     def samples(self) -> list[Sample]:

@@ -8,10 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from msa_harness import subjects
+from msa_harness.files import alone, os_error
 from msa_harness.subjects import Subject, SubjectError
 from msa_suites.session import SUBJECT_ENTRIES, Side, judge_paths
 
@@ -97,13 +100,28 @@ def plan_gate(args: argparse.Namespace, copies: Path) -> Plan:
         return _plan_outside(args)
     repo = find_repository(args.repo)
     base_rev = args.base or subjects.merge_base_with_main(repo)
-    base = subjects.from_revision("base", repo, base_rev, copies, entries=SUBJECT_ENTRIES)
-    head = subjects.from_revision("head", repo, args.head, copies, entries=SUBJECT_ENTRIES)
+    with _copying_to(copies):
+        base = subjects.from_revision("base", repo, base_rev, copies, entries=SUBJECT_ENTRIES)
+        head = subjects.from_revision("head", repo, args.head, copies, entries=SUBJECT_ENTRIES)
     attested = ("msa", "msa_kernels")
     sides = {side.label: Side(side, args.implementation, attested) for side in (base, head)}
     gates = args.gates.read_text() if args.gates else (base.roots[0] / GATES).read_text()
     judge = {"from": args.judged_by or "installed", "commit": args.judged_by or ""}
     return Plan(sides, judge, gates, judge_paths(with_method=False), base.same_code(head))
+
+
+@contextmanager
+def _copying_to(copies: Path) -> Iterator[Path]:
+    """The run directory's ``subjects`` for this process alone: two at once would mix their files.
+
+    Raises:
+        RunError: a run is going on there, or it cannot be written.
+    """
+    with alone(copies.parent):
+        try:
+            yield copies
+        except OSError as error:
+            raise os_error("copy revisions into", copies, error) from error
 
 
 def _plan_outside(args: argparse.Namespace) -> Plan:
@@ -206,7 +224,8 @@ def hand_over(args: argparse.Namespace, argv: list[str]) -> None:
     if mine and subjects.resolve_revision(repo, "HEAD") == commit:
         args.judged_by = commit
         return
-    tree = subjects.materialise(repo, commit, args.out / "subjects")
+    with _copying_to(args.out / "subjects") as copies:
+        tree = subjects.materialise(repo, commit, copies)
     if not (tree / "suites" / "msa_suites" / "cli.py").exists():
         raise SubjectError(
             f"--judge: wanted a base revision with suites, got {commit[:10]} without; "

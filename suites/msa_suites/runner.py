@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from msa_harness.environment import capture
-from msa_harness.gates import GateTable, parse_gates
+from msa_harness.gates import GateTable, judging_day, parse_gates
 from msa_harness.judge import judge
 from msa_harness.records import RunHeader, RunStore, Sample, write_atomic
 from msa_harness.series import Mode
@@ -133,11 +133,10 @@ def settle(
     session: Session, store: RunStore, gates: GateTable, *, suites: Sequence[str], mode: Mode
 ) -> Outcome:
     """Judge, and measure more where the judge asks for it, until nothing is left to ask."""
+    today = judging_day(store.header.created)  # once: a run over midnight keeps its waivers
 
     def judge_now() -> Outcome:
-        return judge(
-            store.samples(), gates, date.today(), mode=mode, suites=suites, seed=session.seed
-        )
+        return judge(store.samples(), gates, today, mode=mode, suites=suites, seed=session.seed)
 
     def add(wanted: Mapping[str, str]) -> bool:
         before = len(store.done_keys())

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
 
-from msa_harness.gates import parse_gates, table_from_dict
+from msa_harness.gates import judging_day, parse_gates, table_from_dict
 
 SHIPPED = Path(__file__).parents[2] / "suites" / "msa_suites" / "gates.toml"
 MINIMAL = """
@@ -121,3 +121,18 @@ def test_the_shipped_table_is_valid(profile, device):
     assert table.gate_for("work/attended_tokens/a").must_not_decrease
     assert table.gate_for("quality/fidelity/kl").direction == "lower"
     assert table.gate_for("quality/fidelity/agreement").direction == "higher"
+
+
+def test_a_clock_set_back_does_not_revive_a_waiver():
+    today = date.today()
+    started = datetime.combine(today + timedelta(days=40), time(12), UTC).isoformat()
+    assert judging_day("2026-01-01T00:00:00+00:00") == today
+    day = judging_day(started, "2026-01-01T00:00:00+00:00")
+    assert day >= today + timedelta(days=39)
+    expires = (today + timedelta(days=20)).isoformat()
+    text = '[[gate]]\nseries = "*"\nmethod = "hard"\n[[waiver]]\nseries = "*"\nreason = "soon"\n'
+    gates = parse_gates(f"{text}expires = {expires}\n")
+    assert gates.waiver_for("a", today) is not None
+    assert gates.waiver_for("a", day) is None
+    with pytest.raises(ValueError, match=r"run\.json: created: wanted an ISO time, got 'noon'"):
+        judging_day("noon")

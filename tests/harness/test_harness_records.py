@@ -205,7 +205,7 @@ def test_resuming_something_else_is_refused(run):
 
 def test_a_second_writer_is_refused_and_named(run):
     with RunStore.open(run, resume=True) as store:
-        with pytest.raises(RunError, match=f"second writer \\(process {os.getpid()}\\)"):
+        with pytest.raises(RunError, match=f"second writer \\(process {os.getpid()} is"):
             RunStore.open(run, resume=True)
         assert len(RunStore.open(run).samples()) == 3  # reading is free
         store.append([sample("pair-3")])

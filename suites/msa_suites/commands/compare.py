@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from datetime import date
 from pathlib import Path
 
 from msa_suites.commands import options
@@ -22,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from msa_harness.environment import incomparable
-    from msa_harness.gates import parse_gates, table_from_dict
+    from msa_harness.gates import judging_day, parse_gates, table_from_dict
     from msa_harness.judge import judge
     from msa_harness.records import RunStore, Sample
     from msa_reports.terminal import print_outcome
@@ -51,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
             "clock times are left out, the machines differ: " + "; ".join(differs), markup=False
         )
         samples = [sample for sample in samples if sample.suite != "speed"]
-    outcome = judge(samples, gates, date.today(), mode="unpaired")
+    today = judging_day(*(header.created for header in headers.values()))
+    outcome = judge(samples, gates, today, mode="unpaired")
     if args.json:
         options.print_json(outcome.to_json(headers["head"].environment))
     else:

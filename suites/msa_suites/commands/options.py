@@ -187,12 +187,15 @@ def settle_out(args: argparse.Namespace, command: str, *, mark: str = "") -> Non
 
     Raises:
         ValueError: the directory is not what the options want.
+        RunError: it cannot be written, or another process is writing there.
     """
+    from msa_harness.files import check_writable
     from msa_suites.runner import default_directory
 
     args.out = args.out or default_directory(command)
     if args.resume and not args.out.exists():
         raise ValueError(f"--resume: wanted an interrupted run in --out, got none at {args.out}")
+    check_writable(args.out)
     if not args.resume and (args.out / mark).exists():
         raise ValueError(
             f"--out: a run is at {args.out} already; go on with --resume or name another"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from msa.scorers import SCORERS
+    from msa_harness.files import alone
     from msa_suites.models.attention import MsaSettings
     from msa_suites.quality.sweep import DENSE, as_json, sweep
     from msa_suites.runner import progress
@@ -80,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     }
     rows: list[SweepRow] = []
     total = len(args.scorers) * len(args.budgets) + 1
-    with progress("sweep", options.stderr_console()) as say:
+    guard = alone(args.out) if args.out is not None else nullcontext()
+    with guard, progress("sweep", options.stderr_console()) as say:
         say(f"sweep: {total} points")
         for row in sweep(
             args.model or "",
@@ -129,7 +132,6 @@ def _kept(args: argparse.Namespace, setup: dict[str, object]) -> list[SweepRow]:
 def _keep(folder: Path, document: dict[str, object]) -> None:
     from msa_harness.records import write_atomic
 
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "sweep.json", json.dumps(document, indent=1) + "\n")
 
 
