@@ -17,43 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from msa_harness import protocol
+from msa_harness.failures import (
+    CallFailedError,
+    WorkerCrashedError,
+    WorkerError,
+    WorkerMemoryError,
+    WorkerTimeoutError,
+)
+from msa_harness.resident import LOOK_SECONDS, MemoryLimit
 from msa_harness.subjects import Subject
 
 HARNESS = Path(__file__).resolve().parent.parent
 _STDERR_CHARACTERS = 4000
 # Tensors go through the pipes; the default of 64 KiB wakes both sides for every piece.
 _PIPE_BYTES = 1 << 20
-
-
-class WorkerError(RuntimeError):
-    """The subject's process did not do what it was asked."""
-
-
-class WorkerTimeoutError(WorkerError):
-    """It did not answer in time and was killed, with all its children."""
-
-
-class WorkerCrashedError(WorkerError):
-    """It ended without an answer."""
-
-
-class CallFailedError(WorkerError):
-    """The code under test raised; the worker lives on.
-
-    Attributes:
-        kind: "raised", "mutated" (it wrote into its inputs) or "output" (it returned what cannot be
-            checked).
-        type: Name of the exception.
-        message: Its text.
-        traceback: End of its traceback.
-    """
-
-    def __init__(self, who: str, reply: Mapping[str, Any]) -> None:
-        self.kind = str(reply["kind"])
-        self.type = str(reply["type"])
-        self.message = str(reply["message"])
-        self.traceback = str(reply["traceback"])
-        super().__init__(f"{who}: {self.type}: {self.message}")
 
 
 class Channel:
@@ -73,6 +50,7 @@ class Channel:
         judge_paths: Sequence[Path],
         device: str,
         timeout: float,
+        memory: float | None = None,
     ) -> None:
         """Start the process and wait until it answers.
 
@@ -87,6 +65,7 @@ class Channel:
         self._directory = tempfile.TemporaryDirectory(prefix="msa-worker-")
         began = time.perf_counter()
         self._process, self._send, self._receive = self._start(threads, judge_paths, device)
+        self._memory = MemoryLimit(self._process.pid, memory)
         self._reader = threading.Thread(target=self._drain, daemon=True)
         self._reader.start()
         try:
@@ -195,12 +174,16 @@ class Channel:
     def _wait(self, pipe: int, event: int, deadline: float, op: str) -> None:
         poll = select.poll()
         poll.register(pipe, event)
-        left = deadline - time.perf_counter()
-        if left <= 0 or not poll.poll(left * 1000):
-            self.close()
-            raise WorkerTimeoutError(
-                f"{self.who}: {op} took longer than {self._limit:g} s and was killed"
-            )
+        while (left := deadline - time.perf_counter()) > 0:
+            if poll.poll(min(left, LOOK_SECONDS) * 1000):
+                return
+            if too_much := self._memory.exceeded():
+                self.close()
+                raise WorkerMemoryError(f"{self.who}: {op}: {too_much}")
+        self.close()
+        raise WorkerTimeoutError(
+            f"{self.who}: {op} took longer than {self._limit:g} s and was killed"
+        )
 
     def _write(self, frame: memoryview, deadline: float, op: str) -> None:
         left = frame
@@ -239,6 +222,8 @@ class Channel:
         how = f"exit status {code}"
         if code < 0:
             how = f"signal {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL:
+            how += " (so the kernel ends a process where memory runs out)"
         stderr = self._stderr()
         self.close()
         text = f"; its stderr ends:\n{stderr}" if stderr else ""

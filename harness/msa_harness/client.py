@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msa_harness.channel import (
+from msa_harness.channel import Channel
+from msa_harness.failures import (
     CallFailedError,
-    Channel,
     WorkerCrashedError,
     WorkerError,
+    WorkerMemoryError,
     WorkerTimeoutError,
 )
 from msa_harness.protocol import Tree, spread
@@ -24,6 +25,7 @@ __all__ = [
     "Worker",
     "WorkerCrashedError",
     "WorkerError",
+    "WorkerMemoryError",
     "WorkerTimeoutError",
 ]
 
@@ -56,6 +58,7 @@ class Worker:
         subject: Whose code it runs.
         start_seconds: From the start of the process until it answered.
         pid: Its process id.
+        device: Where its tensors are put.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Worker:
         judge_paths: Sequence[Path] = (),
         device: str = "cpu",
         timeout: float = 600.0,
+        memory: float | None = None,
     ) -> None:
         """Start the process and wait until it answers.
 
@@ -75,16 +79,25 @@ class Worker:
             judge_paths: More directories of the judge to import from.
             device: Where tensors are put, "cpu" or "cuda".
             timeout: Seconds for each request that does not say otherwise, and for the start.
+            memory: Bytes it may take; None for 45 % of what there is.
 
         Raises:
             WorkerError: It did not start; the text has the end of its stderr.
         """
         if threads < 1:
             raise ValueError(f"threads: wanted at least 1, got {threads}")
+        if memory is not None and memory <= 0:
+            raise ValueError(f"memory: wanted bytes above 0, got {memory}")
         self.subject = subject
+        self.device = device
         self._timeout = timeout
         self._channel = Channel(
-            subject, threads=threads, judge_paths=judge_paths, device=device, timeout=timeout
+            subject,
+            threads=threads,
+            judge_paths=judge_paths,
+            device=device,
+            timeout=timeout,
+            memory=memory,
         )
         self.start_seconds = self._channel.start_seconds
         self.pid = self._channel.pid

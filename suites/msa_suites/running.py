@@ -90,6 +90,7 @@ def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
         model=args.model or "",
         threads=args.threads,
         timeout=args.timeout,
+        memory=args.memory,
         cases=tuple(load_cases(args.cases)) if args.cases else None,
         judge_paths=plan.judge_paths,
         repro=lambda suite: f"msa-bench {command} --suite {suite} {tail}",

@@ -51,6 +51,7 @@ class Session:
         model: directory or hub id of the quality suite; empty means the embedded model.
         threads: CPU threads of a worker.
         timeout: seconds that one request to a worker may take.
+        memory: bytes that a worker may take; None: 45 % of what there is.
         cases: the user's own shapes; None means the suite's table.
         only: quality tasks, method checks and timed series that are measured; empty: all.
         judge_paths: the judge's folders that a worker imports from.
@@ -68,6 +69,7 @@ class Session:
     model: str = ""
     threads: int = 2
     timeout: float = 600.0
+    memory: float | None = None
     cases: tuple[Case, ...] | None = None
     only: frozenset[str] = frozenset()
     judge_paths: tuple[Path, ...] = ()
@@ -113,6 +115,7 @@ class Session:
             judge_paths=self.judge_paths,
             device=self.device,
             timeout=self.timeout,
+            memory=self.memory,
         )
         try:
             worker.load(SUBJECT, "msa_kernels:load", [side.implementation])

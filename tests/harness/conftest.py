@@ -72,6 +72,19 @@ class Lazy(torch.Tensor):
 def lazy(x):
     return x.as_subclass(Lazy)
 
+def leak(x):
+    kept = []
+    while True:
+        kept.append(b"x" * 4_000_000)
+        time.sleep(0.002)
+
+def oom_score(x):
+    with open("/proc/self/oom_score_adj") as file:
+        return int(file.read())
+
+def killed(x):
+    os.kill(os.getpid(), signal.SIGKILL)
+
 def noisy(x):
     sys.stderr.write("x" * 3_000_000)
     return x.sum()

@@ -18,6 +18,7 @@ from msa_harness.client import (
     Worker,
     WorkerCrashedError,
     WorkerError,
+    WorkerMemoryError,
     WorkerTimeoutError,
 )
 from msa_harness.protocol import decode, ref
@@ -171,6 +172,22 @@ def _ends(pid, *, within):
 def test_a_crash_names_signal_and_last_words(fresh):
     with pytest.raises(WorkerCrashedError, match=r"SIGSEGV(.|\n)*last words"):
         fresh.call("toy", "crash", [torch.ones(1)])
+
+
+def test_a_leak_ends_the_worker_and_not_the_judge(subject):
+    with Worker(subject, timeout=60, memory=1 << 30) as worker:
+        worker.load("toy", "toy")
+        assert worker.call("toy", "oom_score", [0]) == 1000  # the kernel takes it first
+        with pytest.raises(WorkerMemoryError, match=r"call: wanted at most 1 GiB .*was killed"):
+            worker.call("toy", "leak", [torch.ones(1)])
+        assert not _alive(worker.pid)
+    with pytest.raises(ValueError, match="memory: wanted bytes above 0, got 0"):
+        Worker(subject, memory=0)
+
+
+def test_a_kill_from_outside_says_that_memory_may_have_run_out(fresh):
+    with pytest.raises(WorkerCrashedError, match=r"SIGKILL .*where memory runs out"):
+        fresh.call("toy", "killed", [torch.ones(1)])
 
 
 def test_exit_names_the_status(fresh):

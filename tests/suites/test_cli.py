@@ -47,6 +47,8 @@ def test_cost_table_and_roofline(capsys):
         (["cost", "--lengths", "many"], "wanted an int above 0, got 'many'"),
         (["cost", "--hq", "6"], "multiple of k's 4, got 6"),
         (["cost", "--flops-per-second", "1e12"], "wanted both or neither"),
+        (["check", "--memory", "much"], "wanted a number of GiB above 0, got 'much'"),
+        (["check", "--memory", "0"], "wanted a number of GiB above 0, got '0'"),
         (["costs"], "invalid choice: 'costs'"),
         ([], "the following arguments are required: COMMAND"),
         (["list", "implementation"], "implementations"),

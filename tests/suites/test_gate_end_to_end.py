@@ -55,6 +55,19 @@ def select_blocks(*args, **kwargs):
 """
 )
 
+LEAK = (
+    GOOD
+    + """
+def select_blocks(*args, **kwargs):
+    import time
+
+    kept = []
+    while True:
+        kept.append(b"x" * 4_000_000)
+        time.sleep(0.001)
+"""
+)
+
 CASES = [
     {"name": "small", "q_lens": [70], "k_lens": [70], "Hq": 2, "Hkv": 1, "D": 16, "Di": 16,
      "block": 16, "topk": 2}
@@ -151,10 +164,15 @@ def test_a_suite_that_cannot_run_is_neither_a_regression_nor_a_pass(folder, base
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("source", "words"), [(HANG, "took longer than 5 s and was killed"), (CRASH, "signal SIGSEGV")]
+    ("source", "words"),
+    [
+        (HANG, "took longer than 5 s and was killed"),
+        (CRASH, "signal SIGSEGV"),
+        (LEAK, "wanted at most 1.5 GiB of memory, got"),
+    ],
 )
-def test_a_hang_and_a_crash_are_reported_as_what_they_are(folder, source, words):
-    done = gate(folder(GOOD, source), "--timeout", "5")
+def test_a_hang_a_crash_and_a_leak_are_reported_as_what_they_are(folder, source, words):
+    done = gate(folder(GOOD, source), "--timeout", "5", "--memory", "1.5")
     assert done.returncode == 1, done.stderr
     notes = " ".join(series["note"] for series in json.loads(done.stdout)["series"])
     assert words in notes

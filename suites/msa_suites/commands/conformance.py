@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--path", metavar="DIR", help="folder to import it from")
     options.add_threads(parser)
     options.add_timeout(parser, 120)
+    options.add_memory(parser)
     options.add_json(parser)
 
 
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             threads=args.threads,
             timeout=args.timeout,
+            memory=args.memory,
             cases=tuple(load_cases(args.cases)) if args.cases else None,
             judge_paths=plan.judge_paths,
             say=say,

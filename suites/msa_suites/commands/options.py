@@ -47,6 +47,28 @@ def positive(text: str) -> int:
     return value
 
 
+def gibibytes(text: str) -> float:
+    """An argparse type: GiB above zero, as bytes."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"wanted a number of GiB above 0, got {text!r}")
+    return value * (1 << 30)
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--memory",
+        type=gibibytes,
+        metavar="GIB",
+        default=None,
+        help="a worker of the subject that takes more is killed and reported "
+        "(default: 45 percent of the memory here)",
+    )
+
+
 def pick(kind: str, names: Iterable[str], valid: Iterable[str]) -> list[str]:
     """``names`` if each is valid and none stands twice.
 
@@ -166,6 +188,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add_threads(parser)
     add_timeout(parser, 600)
+    add_memory(parser)
     add_out(parser, "run directory (default: runs/<time>-<command>)")
     add_resume(parser)
     add_seed(parser)
