@@ -15,6 +15,7 @@ from msa_reports.terminal import print_outcome, print_speedups
 from msa_suites import SUITES, runner
 from msa_suites.cases import load_cases
 from msa_suites.commands import options
+from msa_suites.fixtures import check_fixtures
 from msa_suites.plan import Plan
 from msa_suites.session import Session
 
@@ -30,10 +31,11 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
     """Measure, judge, report, print.
 
     Raises:
-        ValueError: unknown suites, or suites that these subjects cannot run.
+        ValueError: unknown suites, suites that these subjects cannot run, or changed fixtures.
     """
     console = options.stderr_console()
     suites = options.pick("--suite", args.suite or _default_suites(plan), SUITES)
+    check_fixtures(suites)
     session = make_session(command, args, plan)
     gates = runner.read_gates(plan, profile=args.profile, device=args.device)
     header = runner.make_header(command, argv, plan, gates, session)

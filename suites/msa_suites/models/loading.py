@@ -10,8 +10,10 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from msa_suites.models import shipped
+
 #: The model that ships with the suite.
-EMBEDDED = Path(__file__).parent / "embedded"
+EMBEDDED = shipped.EMBEDDED
 
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
 
@@ -72,10 +74,13 @@ def load_model(
         FileNotFoundError: no such directory or id, or a file is missing from it.
         ValueError: the files are there but do not make a whole model, or there is no such device
             or dtype.
+        FixtureError: it is the embedded model, and a file of it has changed.
     """
     wanted, where = find_dtype(dtype), find_device(device)
     if _is_path(model):
         check_directory(Path(model))
+    if Path(model).resolve() == EMBEDDED.resolve():
+        shipped.check_sums(EMBEDDED)
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
         network, report = AutoModelForCausalLM.from_pretrained(

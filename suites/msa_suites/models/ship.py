@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from msa_suites.models.probe import RecallRow, perplexity, recall_by_length
+from msa_suites.models.shipped import write_sums
 from msa_suites.models.tokenizer import write_tokenizer
 from msa_suites.models.train import Trainer
 
@@ -74,8 +75,8 @@ def ship(
 
     Args:
         trainer: a run that has reached its last step.
-        directory: receives config, ``model.safetensors`` (float32), tokenizer, ``training.json``
-            and ``README.md``.
+        directory: receives config, ``model.safetensors`` (float32), tokenizer, ``training.json``,
+            ``README.md`` and ``SHA256SUMS``.
         command: what a reader types to train it again.
         contexts: contexts per length of the recall measurement, twelve questions each.
         lengths: context lengths of that measurement, in bytes.
@@ -126,6 +127,7 @@ def ship(
             },
         )
     )
+    write_sums(directory)
     return recall
 
 

@@ -130,6 +130,16 @@ def read_manifest(data: Path = DATA) -> dict[str, Any]:
     return manifest
 
 
+def check_items(data: Path = DATA) -> None:
+    """Compare every shipped file of items with the manifest.
+
+    Raises:
+        ItemsError: the text names the file, the hash that was wanted and the one that came.
+    """
+    for task in TASKS:
+        _verified(task, data)
+
+
 def _verified(task: str, data: Path) -> str:
     """The lines of a task's file, once their hash is the manifest's."""
     path = data / f"{task}.jsonl.gz"
