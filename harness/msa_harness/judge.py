@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import date
 
 from msa_harness.gate import Gate
@@ -51,6 +52,7 @@ def judge(
     for one in everything.values():
         if one.name not in verdicts:
             verdicts[one.name] = _judge_one(one, everything, mode, seed, gates.gates)
+    verdicts |= _voided(everything, verdicts)
     waived = [_waived(verdicts[name], gates, today) for name in names]
     notes = [
         f"expired waiver for {waiver.series} ({waiver.expires}): {waiver.reason}"
@@ -84,8 +86,10 @@ def _judge_one(
         if problem is not None and problem.verdict is Verdict.ERROR:
             return problem
         value, ceiling = mean(series.values("head").values()), series.gate.ceiling
-        if value is not None and ceiling is not None and value > ceiling:
-            return series.verdict(Verdict.INVALID, f"wanted at most {ceiling:g}, got {value:.3g}")
+        if value is not None and ceiling is not None and abs(value) > ceiling:
+            reasons = dict.fromkeys(one.detail for one in series.head.values() if one.detail)
+            note = f"wanted at most {ceiling:g}, got {value:.3g}"
+            return series.verdict(Verdict.INVALID, "; ".join([note, *list(reasons)[:3]]))
         return series.verdict(Verdict.NO_SIGNAL, f"{role}, does not gate")
     problem = screen(series, mode)
     if problem is not None:
@@ -99,6 +103,28 @@ def _judge_one(
     if method == "binary":
         return judge_binary(series, everything)
     return no_signal(series, everything) or judge_mean(series, seed=seed)
+
+
+def _voided(
+    everything: dict[str, Series], verdicts: dict[str, SeriesVerdict]
+) -> dict[str, SeriesVerdict]:
+    """Clock times of a suite whose conditions were out of bounds; wrong answers stay wrong."""
+    broken = {
+        one.suite: verdicts[one.name]
+        for one in everything.values()
+        if one.gate.method == "report"
+        and one.gate.ceiling is not None
+        and verdicts[one.name].verdict is Verdict.INVALID
+    }
+    return {
+        one.name: replace(
+            verdicts[one.name].noted(f"{found.name}: {found.note}", Verdict.INVALID), more=None
+        )
+        for one in everything.values()
+        if one.gate.method == "speed"
+        and (found := broken.get(one.suite)) is not None
+        and verdicts[one.name].effect is not None
+    }
 
 
 def _ungated(rows: list[Sample], gate_for: dict[str, Gate]) -> dict[str, SeriesVerdict]:

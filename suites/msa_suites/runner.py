@@ -28,6 +28,7 @@ from msa_reports.report import VERDICT, write_report
 from msa_suites import SUITES, TIMED
 from msa_suites.plan import Plan
 from msa_suites.session import Session
+from msa_suites.software import check_resumed, software_samples, voids
 from msa_suites.together import merged
 
 
@@ -76,7 +77,12 @@ def make_header(
         argv=tuple(argv),
         environment=capture(threads=session.threads, device=session.device).to_dict(),
         subjects=described,
-        judge={**plan.judge, "self_test": plan.self_test, "model": session.model or "embedded"},
+        judge={
+            **plan.judge,
+            "self_test": plan.self_test,
+            "model": session.model or "embedded",
+            **({"may_differ": sorted(session.may_differ)} if session.may_differ else {}),
+        },
         profile=session.profile,
         seed=session.seed,
         gates=gates.to_dict(),
@@ -123,7 +129,13 @@ def measure(session: Session, suites: Iterable[str], store: RunStore) -> dict[st
 
     for batch in merged([partial(run, name) for name in names if name not in TIMED]):
         store.append(batch)
-    for name in (name for name in names if name in TIMED):
+    timed = [name for name in names if name in TIMED]
+    if timed and session.paired:
+        software = software_samples(now)
+        check_resumed(software, store.samples())
+        store.append(one for one in software if one.key not in now.done)
+        timed = [] if voids(software, now) else timed
+    for name in timed:
         for batch in run(name):
             store.append(batch)
     return seconds

@@ -83,6 +83,8 @@ def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
         value = getattr(args, name, default)
         if value not in (None, "", default):
             common.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
+    may_differ = getattr(args, "may_differ", None) or ()
+    common += [f"--may-differ {name}" for name in may_differ]
     tail = " ".join(common)
     return Session(
         sides=plan.sides,
@@ -93,6 +95,7 @@ def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
         threads=args.threads,
         timeout=args.timeout,
         memory=args.memory,
+        may_differ=frozenset(may_differ),
         cases=tuple(load_cases(args.cases)) if args.cases else None,
         judge_paths=plan.judge_paths,
         repro=lambda suite: f"msa-bench {command} --suite {suite} {tail}",

@@ -18,6 +18,8 @@ from msa_suites.case import Case
 
 #: Handle of the implementation in every worker.
 SUBJECT = "implementation"
+#: What decides how fast equal code is.
+SOFTWARE = ("python", "torch", "triton", "numpy", "threads")
 #: Folders of a checkout that a subject's code is imported from.
 SUBJECT_ENTRIES = ("", "kernels")
 
@@ -60,6 +62,7 @@ class Session:
         say: told what is going on, for the progress display.
         repro: command that repeats a series, by suite.
         gates: the table that judges, which says how many pairs to time.
+        may_differ: names of :data:`SOFTWARE` that may differ between the sides of a timed suite.
     """
 
     sides: Mapping[str, Side]
@@ -78,7 +81,9 @@ class Session:
     say: Callable[[str], None] = lambda _text: None
     repro: Callable[[str], str] = lambda _suite: ""
     gates: GateTable | None = None
+    may_differ: frozenset[str] = frozenset()
     _cards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _software: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
 
     def with_progress(self, say: Callable[[str], None], gates: GateTable) -> Session:
         """The same session with a progress display and the gates that will judge it."""
@@ -144,6 +149,16 @@ class Session:
             self.start(label).close()
         return self._cards[label]
 
+    def software(self, label: str) -> dict[str, str]:
+        """What a side's worker runs on: versions of :data:`SOFTWARE`, missing ones left out.
+
+        Raises:
+            WorkerError: no worker of the side starts.
+        """
+        if (label, self.threads) not in self._software:
+            self.start(label).close()
+        return self._software[label, self.threads]
+
     def ran(self, label: str) -> str:
         """What really ran on a side, as records carry it; empty before its first worker."""
         if label not in self._cards:
@@ -187,6 +202,16 @@ class Session:
         if label not in self._cards:
             worker.load("card", "msa_kernels:card")
             self._cards[label] = worker.call("card", "", [side.implementation])
+        if (label, self.threads) not in self._software:
+            self._software[label, self.threads] = _software(worker)
+
+
+def _software(worker: Worker) -> dict[str, str]:
+    found = worker.info()
+    worker.load("versions", "msa_harness.environment:versions")
+    packages = worker.call("versions", "", [[name for name in SOFTWARE if name not in found]])
+    own = {name: str(found[name]) for name in SOFTWARE if name in found}
+    return {name: text for name in SOFTWARE if (text := {**own, **packages}.get(name, ""))}
 
 
 def judge_paths(*, with_method: bool) -> tuple[Path, ...]:

@@ -50,6 +50,33 @@ def test_a_report_above_its_ceiling_voids_the_run():
     assert "wanted at most 0.1, got 0.2" in one.note
 
 
+def test_conditions_out_of_bounds_void_clock_times_and_leave_wrong_answers():
+    text = """
+[[gate]]
+series = "speed/machine/*"
+method = "report"
+ceiling = 0.1
+[[gate]]
+series = "speed/control/*"
+method = "report"
+[[gate]]
+series = "speed/*"
+method = "speed"
+threshold = 0.02
+margin = 0.15
+"""
+    gates = parse_gates(text)
+    rows = [*pairs("speed/a", around(0.5), prefix="confirm"), *pairs("speed/a", around(0.5))]
+    rows += [Sample("speed", "speed/b", "head", "s", "x", None, detail="wrong: zeros")]
+    rows += [Sample("speed", "speed/machine/x", "head", "share", "a", -0.2, detail="head is slow")]
+    named = {one.name: one for one in judge(rows, gates, TODAY).series}
+    assert named["speed/machine/x"].note == "wanted at most 0.1, got -0.2; head is slow"
+    assert named["speed/a"].verdict is Verdict.INVALID
+    assert "speed/machine/x: wanted at most 0.1" in named["speed/a"].note
+    assert named["speed/a"].more is None
+    assert named["speed/b"].verdict is Verdict.REGRESSION
+
+
 def test_a_series_without_a_gate_is_an_error():
     one = verdict_of([Sample("x", "other/a", "head", "s", "a", 1.0)], "other/a")
     assert one.verdict is Verdict.ERROR

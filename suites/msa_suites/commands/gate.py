@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     others.add_argument("--head-python", metavar="PYTHON", help="interpreter of head")
     others.add_argument("--base-path", metavar="DIR", help="import path of base")
     others.add_argument("--head-path", metavar="DIR", help="import path of head")
+    others.add_argument(
+        "--may-differ",
+        action="append",
+        metavar="NAME",
+        help="the sides may differ in this where they are timed, because it is what is compared "
+        "(repeatable): python, torch, triton, numpy, threads",
+    )
     parser.add_argument("--judged-by", default="", help=argparse.SUPPRESS)
     options.add_implementation(parser)
     options.add_run_options(parser)
@@ -48,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from msa_suites import SUITES
     from msa_suites.plan import hand_over, plan_gate
     from msa_suites.running import run_plan
+    from msa_suites.session import SOFTWARE
 
     options.pick("--suite", args.suite or (), SUITES)
+    options.pick("--may-differ", args.may_differ or (), SOFTWARE)
     options.settle_out(args, "gate", mark="run.json")
     hand_over(args, args.argv)
     plan = plan_gate(args, args.out / "subjects")
