@@ -26,12 +26,18 @@ class ForeignLoad:
 
     def share(self) -> float | None:
         """Between 0 and 1, since construction; None where the kernel does not say."""
+        foreign, seconds = self.seconds()
+        if foreign is None or seconds <= 0:
+            return None
+        return min(1.0, max(0.0, foreign / seconds))
+
+    def seconds(self) -> tuple[float | None, float]:
+        """Foreign seconds since construction, to the nearest tick, and those the cores had."""
         busy, own = self._read()
         seconds = (time.perf_counter() - self._since) * len(self._cores)
-        if self._busy is None or busy is None or seconds <= 0:
-            return None
-        foreign = (busy - self._busy) - (own - self._own)
-        return min(1.0, max(0.0, foreign / seconds))
+        if self._busy is None or busy is None:
+            return None, seconds
+        return (busy - self._busy) - (own - self._own), seconds
 
     def _read(self) -> tuple[float | None, float]:
         """Busy seconds of the usable cores, and seconds of our own processes."""

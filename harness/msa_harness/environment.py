@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 PACKAGES = ("torch", "numpy", "scipy", "statsmodels", "transformers", "lm-eval", "triton")
@@ -17,7 +17,16 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 # Two runs that differ in one of these cannot be compared by the clock.
-COMPARABLE = ("platform", "cpu_model", "cores", "threads", "device", "device_class", "governor")
+COMPARABLE = (
+    "platform",
+    "cpu_model",
+    "cores",
+    "threads",
+    "device",
+    "device_class",
+    "governor",
+    "gpu",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,7 @@ class Environment:
         packages: Versions of the distributions that matter; missing ones left out.
         commit: Commit of the judge's directory; empty where it has none.
         dirty: Whether that directory differs from its commit.
+        gpu: Name, uuid, driver, limits as NVML tells them; empty on a CPU or without NVML.
     """
 
     python: str
@@ -55,6 +65,7 @@ class Environment:
     packages: Mapping[str, str]
     commit: str
     dirty: bool
+    gpu: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for `run.json`."""
@@ -94,6 +105,7 @@ def capture(
         packages=versions(packages),
         commit=commit,
         dirty=dirty,
+        gpu=_gpu() if device != "cpu" else {},
     )
 
 
@@ -113,8 +125,15 @@ def incomparable(first: Mapping[str, object], second: Mapping[str, object]) -> l
     return [
         f"{name}: {first.get(name)!r} and {second.get(name)!r}"
         for name in COMPARABLE
-        if first.get(name) != second.get(name)
+        if (first.get(name) or None) != (second.get(name) or None)
     ]
+
+
+def _gpu() -> dict[str, str]:
+    from msa_harness.gpu import find_gpu
+
+    found = find_gpu()
+    return found.describe() if found is not None else {}
 
 
 def _read(path: Path) -> str:

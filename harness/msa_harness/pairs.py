@@ -24,6 +24,7 @@ from msa_harness.samples import ERROR, WRONG, Key, Sample
 from msa_harness.starting import starter
 from msa_harness.stored import StoredSets
 from msa_harness.timed import TimedSeries, grouped, inputs_of, prepare, take_turn
+from msa_harness.turns import Turns
 
 __all__ = [
     "FOREIGN",
@@ -114,15 +115,20 @@ class PairRunner:
         workers = together(self.sides)
         try:
             foreign = ForeignLoad([worker.pid for worker in workers.values()])
+            turns = Turns(list(workers.values()))
             if not is_done(STARTUP, block.item, done):
                 took = {side: workers[side].start_seconds for side in self.sides}
                 yield [self._sample(STARTUP, block, side, took[side]) for side in self.sides]
             for index, group in enumerate(grouped(todo), start=1):
                 names = ", ".join(one.name for one in group)
                 self.say(f"{where}, step {index}: {names} ({block.item})")
-                yield from self._time(group, block, workers)
+                yield from self._time(group, block, workers, turns)
             if not is_done(FOREIGN, block.item, done):
-                yield [self._foreign(block, side, foreign.share()) for side in self.sides]
+                yield [self._foreign(block, side, foreign.share()) for side in self.sides] + [
+                    self._sample(c.series, block, side, c.value, c.detail, unit=c.unit)
+                    for c in turns.conditions()
+                    for side in self.sides
+                ]
         finally:
             for worker in workers.values():
                 worker.close()
@@ -143,7 +149,7 @@ class PairRunner:
         return self._sample(FOREIGN, block, side, share, unknown, unit="share")
 
     def _time(
-        self, group: Sequence[TimedSeries], block: Block, workers: dict[str, Worker]
+        self, group: Sequence[TimedSeries], block: Block, workers: dict[str, Worker], turns: Turns
     ) -> Iterator[list[Sample]]:
         """Time the series of a group; a side that fails ends its series for both, for good."""
         seconds: dict[str, dict[str, list[float]]] = {
@@ -171,7 +177,8 @@ class PairRunner:
                 last = self._is_last(turn, seconds[one.name].values())
                 for side in self.sides if forward else self.sides[::-1]:
                     call = partial(take_turn, one=one, seconds=seconds[one.name][side], verify=last)
-                    problem = ready(one, side) or self._guarded(side, workers, call)
+                    with turns.turn(side):
+                        problem = ready(one, side) or self._guarded(side, workers, call)
                     problems[one.name][side] = problem
                 if last:
                     ended.add(one.name)
