@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 STARTUP = "speed/startup"
+_NAMES_SHOWN = 3
 #: The median of fewer calls is no median.
 _LEAST_TURNS = 4
 FOREIGN = "speed/machine/foreign_load"
@@ -120,7 +121,8 @@ class PairRunner:
                 took = {side: workers[side].start_seconds for side in self.sides}
                 yield [self._sample(STARTUP, block, side, took[side]) for side in self.sides]
             for index, group in enumerate(grouped(todo), start=1):
-                names = ", ".join(one.name for one in group)
+                names = ", ".join(one.name for one in group[:_NAMES_SHOWN])
+                names += " and others in turn" if len(group) > _NAMES_SHOWN else ""
                 self.say(f"{where}, step {index}: {names} ({block.item})")
                 yield from self._time(group, block, workers, turns)
             if not is_done(FOREIGN, block.item, done):

@@ -77,10 +77,14 @@ def _operations(session: Session) -> frozenset[str]:
 
 
 def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
-    """The series for the harness; ``together``: MSA and dense of one length in turn."""
+    """The series for the harness.
+
+    ``together``: MSA and dense of one length in turn, for their ratio. Otherwise all series take
+    turns, so that the calls of each lie all over its block: a shared machine keeps one state for a
+    second or so, and a series that is over by then knows only one.
+    """
     dense = series.operation == "dense"
     rows = _checked_rows(series)
-    compared = series.operation in ("attend", "dense") and not series.control
 
     @cache
     def drawn() -> list[Inputs]:
@@ -101,7 +105,7 @@ def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
         rows=rows,
         control=series.control,
         repeats=_repeats(series),
-        group=f"{series.case.dtype} {series.case.k_lens}" if together and compared else "",
+        group=_group(series) if together else "all",
     )
 
 
@@ -113,6 +117,11 @@ def _repeats(series: SpeedSeries) -> int:
     if series.operation in ("block_scores", "select_blocks"):
         return 4
     return 2 if queries < 4096 else 1
+
+
+def _group(series: SpeedSeries) -> str:
+    compared = series.operation in ("attend", "dense") and not series.control
+    return f"{series.case.dtype} {series.case.k_lens}" if compared else ""
 
 
 def _checked_rows(series: SpeedSeries) -> tuple[int, ...]:
