@@ -35,9 +35,9 @@ def newest_index_keys_missing(right: Given, self: Given, request: int) -> Tensor
 
 @fault("cache", _METHOD)
 @wrapping(_INDEX)
-def index_keys_of_the_page_before(right: Given, self: Given, request: int) -> Tensor:
+def index_keys_of_the_page_before(right: Given, self: Given, request: int) -> Given:
     """The index cache lags one page behind the keys."""
-    return right(self, request).roll(self.block, 1)  # type: ignore[no-any-return]
+    return right(self, request).roll(self.block, 1)
 
 
 @fault("cache", _METHOD, seen="sglang-jax#1376")
@@ -84,22 +84,14 @@ def scores_of_a_stale_length(right: Given, self: Given, request: int) -> Tensor:
 @fault("cache", "correctness:decode-several", seen="fla#417")
 @wrapping("msa.fast.decoding.sparse_decode")
 def every_query_stands_on_the_last_key(
-    right: Given,
-    q: Tensor,
-    k_pages: Tensor,
-    v_pages: Tensor,
-    selection: Tensor,
-    *,
-    page_table: Tensor,
-    k_lens: Tensor,
-    scale: float,
+    right: Given, q: Tensor, *pages: Tensor, page_table: Tensor, k_lens: Tensor, scale: float
 ) -> Given:
     """Several queries of a request all see up to its last key."""
     batch, steps = q.shape[:2]
+    *stores, selection = pages
     out, lse = right(
         q.flatten(0, 1)[:, None],
-        k_pages,
-        v_pages,
+        *stores,
         selection.flatten(0, 1)[:, None],
         page_table=page_table.repeat_interleave(steps, 0),
         k_lens=k_lens.repeat_interleave(steps, 0),
@@ -126,11 +118,11 @@ def chunks_start_at_position_zero(right: Given, *args: Given) -> Given:
 
 @fault("cache", "method:retrofit_padding")
 @wrapping("msa.padding.pack")
-def values_of_padding_slots(right: Given, x: Tensor, index: Given) -> Tensor:
+def values_of_padding_slots(right: Given, x: Tensor, index: Given) -> Given:
     """Real tokens are gathered one slot too early."""
     if index is not None:
         index = (index[0], (index[1] - 1).clamp_min(0))
-    return right(x, index)  # type: ignore[no-any-return]
+    return right(x, index)
 
 
 @fault("cache", "method:retrofit_padding", "method:retrofit_chunks")

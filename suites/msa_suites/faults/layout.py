@@ -58,11 +58,11 @@ def strides_of_the_keys_ignored(
 
 @fault("layout", "correctness:decode", seen="vllm#46204")
 @wrapping("msa.fast.decoding._take")
-def pages_read_tokens_first(right: Given, store: Tensor, pages: Tensor, group: Tensor) -> Tensor:
+def pages_read_tokens_first(right: Given, store: Tensor, pages: Tensor, group: Tensor) -> Given:
     """[page, head, token, D] read as [page, token, head, D]."""
     count, heads, block, dim = store.shape
     other = store.reshape(count, block, heads, dim).transpose(1, 2).contiguous()
-    return right(other, pages, group)  # type: ignore[no-any-return]
+    return right(other, pages, group)
 
 
 @fault("layout", "correctness:group-of-16", seen="b12x#24")
@@ -80,24 +80,14 @@ def large_groups_partly_stored(
 @fault("layout", _LENGTHS, seen="surogate#110")
 @wrapping(_ATTENTION)
 def batch_offset_added_twice(
-    right: Given,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    selection: Tensor,
-    *,
-    cu_q: Tensor,
-    cu_k: Tensor,
-    block: int,
-    **rest: Given,
+    right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
 ) -> Given:
     """Block ids of later sequences are moved by where their keys start."""
-    moved = selection.clone()
+    moved, cu_q = selection.clone(), rest["cu_q"]
     for b in range(1, len(cu_q) - 1):
-        rows = slice(int(cu_q[b]), int(cu_q[b + 1]))
-        part = moved[rows]
-        moved[rows] = torch.where(part >= 0, part + int(cu_k[b]) // block, part)
-    return right(q, k, v, moved, cu_q=cu_q, cu_k=cu_k, block=block, **rest)
+        part = moved[int(cu_q[b]) : int(cu_q[b + 1])]  # a view
+        part[part >= 0] += int(rest["cu_k"][b]) // rest["block"]
+    return right(q, k, v, moved, **rest)
 
 
 @fault("layout", _LENGTHS, seen="fla NSA#23")

@@ -25,7 +25,7 @@ def future_of_the_local_block(right: Given, *tensors: Tensor, **rest: Given) -> 
     def rule(position: Tensor, token: Tensor, block: int) -> Tensor:
         return token // block <= position // block
 
-    return plain.attend(*tensors, **rest, rule=rule)
+    return plain.attend(tensors, rest, rule=rule)
 
 
 @fault("masking", _LENGTHS)
@@ -36,7 +36,7 @@ def next_token_visible(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     def rule(position: Tensor, token: Tensor, block: int) -> Tensor:
         return token <= position + 1
 
-    return plain.attend(*tensors, **rest, rule=rule)
+    return plain.attend(tensors, rest, rule=rule)
 
 
 @fault("masking", _LENGTHS)
@@ -47,14 +47,14 @@ def own_token_hidden(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     def rule(position: Tensor, token: Tensor, block: int) -> Tensor:
         return token < position.clamp_min(1)
 
-    return plain.attend(*tensors, **rest, rule=rule)
+    return plain.attend(tensors, rest, rule=rule)
 
 
 @fault("masking", "correctness:chunk-inside-block", seen="fla#417")
 @wrapping(_ATTENTION)
 def triangle_at_the_top_left(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """With more keys than queries the triangle starts at the first key."""
-    return plain.attend(*tensors, **rest, top_left=True)
+    return plain.attend(tensors, rest, top_left=True)
 
 
 @fault("masking", _LENGTHS, seen="NeMo guard test")
@@ -67,7 +67,7 @@ def additive_mask_leaks(right: Given, *tensors: Tensor, **rest: Given) -> Given:
         lse = logits.logsumexp(-1)
         return torch.exp(logits - lse[..., None]), lse
 
-    return plain.attend(*tensors, **rest, softmax=softmax)
+    return plain.attend(tensors, rest, softmax=softmax)
 
 
 @fault("masking", _LENGTHS, seen="vllm#49054")
@@ -121,19 +121,11 @@ def sentinel_looked_up_in_the_page_table(
 
 @fault("masking", _DECODED, seen="vllm-ascend#13391")
 @wrapping(_ROWS)
-def tail_of_the_last_page_read(
-    right: Given,
-    q: Tensor,
-    k_pages: Tensor,
-    v_pages: Tensor,
-    pages: Tensor,
-    group: Tensor,
-    seen: Tensor,
-    scale: float,
-) -> Given:
+def tail_of_the_last_page_read(right: Given, q: Tensor, k_pages: Tensor, *rest: Given) -> Given:
     """The last page is read whole: its unused slots hold garbage."""
+    *others, seen, scale = rest
     whole = torch.where(seen > 0, k_pages.shape[2], 0)
-    return right(q, k_pages, v_pages, pages, group, whole, scale)
+    return right(q, k_pages, *others, whole, scale)
 
 
 @fault("masking", _LENGTHS)

@@ -12,7 +12,7 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from functools import cache
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from msa_suites.faults.mutation import Mutant, mutated
 
@@ -46,7 +46,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self._number = number
 
-    def get_code(self, fullname: str) -> object:  # type: ignore[override]  # a code object
+    def get_code(self, fullname: str) -> CodeType:
         return compile(mutated(fullname, self._number), self.path, "exec")
 
 

@@ -198,9 +198,8 @@ def _of(node: ast.AST) -> Iterator[tuple[int, str, _Change]]:
         swapped = ast.Or() if isinstance(node.op, ast.And) else ast.And()
         yield line, f"{_word(node.op)} -> {_word(swapped)}", _Change(node, "op", swapped)
     elif isinstance(node, ast.UnaryOp) and not isinstance(node.operand, ast.Constant):
-        kept = ast.UAdd() if isinstance(node.op, ast.USub) else None
-        if kept is not None:
-            yield line, "minus left out", _Change(node, "op", kept)
+        if isinstance(node.op, ast.USub):
+            yield line, "minus left out", _Change(node, "op", ast.UAdd())
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
         yield line, f"{node.value} -> {not node.value}", _Change(node, "value", not node.value)
     elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):

@@ -53,7 +53,7 @@ def sums_in_bfloat16(right: Given, *tensors: Tensor, **rest: Given) -> Given:
             total = total + part.bfloat16()
         return total.float()
 
-    return plain.attend(*tensors, **rest, add=add)
+    return plain.attend(tensors, rest, add=add)
 
 
 @fault("numbers", _LENGTHS)
@@ -74,7 +74,7 @@ def softmax_without_shift(right: Given, *tensors: Tensor, **rest: Given) -> Give
         total = weight.sum(-1)
         return weight / total.clamp_min(1e-38)[..., None], total.log()
 
-    return plain.attend(*tensors, **rest, softmax=softmax)
+    return plain.attend(tensors, rest, softmax=softmax)
 
 
 @fault("numbers", _LENGTHS)
@@ -89,7 +89,7 @@ def running_maximum_starts_at_zero(right: Given, *tensors: Tensor, **rest: Given
         total = weight.sum(-1, keepdim=True)
         return weight / total.clamp_min(1e-38), (top + total.log())[..., 0]
 
-    return plain.attend(*tensors, **rest, softmax=softmax)
+    return plain.attend(tensors, rest, softmax=softmax)
 
 
 @fault("numbers", "correctness:many-blocks", seen="flashinfer#4982")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -29,26 +29,25 @@ def weigh(logits: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    selection: Tensor,
+    tensors: Sequence[Tensor],
+    given: Mapping[str, Given],
     *,
-    cu_q: Tensor,
-    cu_k: Tensor,
-    block: int,
-    scale: float,
     rule: Rule = causal,
     softmax: Weigh = weigh,
     add: Callable[[Tensor, Tensor], Tensor] = torch.matmul,
     top_left: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """``sparse_attention``, all tokens at once; with other parts, wrong."""
+    """``sparse_attention`` of its tensors and the rest of its arguments; with other parts, wrong.
+
+    All tokens at once.
+    """
     from msa.packing import segments
 
+    q, k, v, selection = tensors
+    block, scale = given["block"], given["scale"]
     out, lse = torch.zeros_like(q), q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
     heads = q.shape[1] // k.shape[1]
-    for s in segments(cu_q, cu_k):
+    for s in segments(given["cu_q"], given["cu_k"]):
         rows, keys = slice(s.q_start, s.q_stop), slice(s.k_start, s.k_stop)
         token = torch.arange(s.k_len)
         position = (torch.arange(s.q_len) + (0 if top_left else s.first_position))[:, None]

@@ -84,18 +84,18 @@ def future_tokens_scored(
 @wrapping(_BEST)
 def local_block_not_forced(
     right: Given, scores: Tensor, local: Tensor, kept: int, local_blocks: int, sinks: int
-) -> Tensor:
+) -> Given:
     """The local block competes with the others."""
-    return right(scores, local, kept, 0, sinks)  # type: ignore[no-any-return]
+    return right(scores, local, kept, 0, sinks)
 
 
 @fault("selection", "correctness:sink-1")
 @wrapping(_BEST)
 def sink_block_not_forced(
     right: Given, scores: Tensor, local: Tensor, kept: int, local_blocks: int, sinks: int
-) -> Tensor:
+) -> Given:
     """The first block competes with the others."""
-    return right(scores, local, kept, local_blocks, 0)  # type: ignore[no-any-return]
+    return right(scores, local, kept, local_blocks, 0)
 
 
 @fault("selection", _LENGTHS, seen="seed blog")
@@ -175,16 +175,16 @@ def rotation_of_every_channel(
 
 @fault("selection", "method:layer", seen="vmlx#226")
 @wrapping("msa.index_branch.GemmaRMSNorm.forward")
-def norm_gain_applied_twice(right: Given, self: Given, x: Tensor) -> Tensor:
+def norm_gain_applied_twice(right: Given, self: Given, x: Tensor) -> Given:
     """``1 + w`` of the norm applied twice: zero-initialised weights hide it."""
-    return (right(self, x) * (1 + self.weight)).to(x.dtype)  # type: ignore[no-any-return]
+    return (right(self, x) * (1 + self.weight)).to(x.dtype)
 
 
 @fault("selection", "method:layer", seen="vmlx#226")
 @wrapping("msa.index_branch.GemmaRMSNorm.forward")
-def norm_gain_without_one(right: Given, self: Given, x: Tensor) -> Tensor:
+def norm_gain_without_one(right: Given, self: Given, x: Tensor) -> Given:
     """``w`` instead of ``1 + w``."""
-    return (right(self, x) / (1 + self.weight) * self.weight).to(x.dtype)  # type: ignore[no-any-return]
+    return (right(self, x) / (1 + self.weight) * self.weight).to(x.dtype)
 
 
 @fault("selection", _LENGTHS, seen="flashinfer#2584")
@@ -212,9 +212,9 @@ def candidate_buffer_overflows(right: Given, q_idx: Tensor, keys: Tensor, *rest:
 
 @fault("selection", _LENGTHS, seen="vllm#49896")
 @wrapping(_BEST)
-def nan_ranks_first(right: Given, scores: Tensor, *rest: Given) -> Tensor:
+def nan_ranks_first(right: Given, scores: Tensor, *rest: Given) -> Given:
     """A NaN score beats every number."""
-    return right(scores.nan_to_num(nan=3e38, neginf=-torch.inf), *rest)  # type: ignore[no-any-return]
+    return right(scores.nan_to_num(nan=3e38, neginf=-torch.inf), *rest)
 
 
 @fault("selection", _LENGTHS)
@@ -228,17 +228,17 @@ def nan_becomes_an_id(right: Given, scores: Tensor, *rest: Given) -> Tensor:
 
 @fault("selection", "correctness:group-of-8")
 @wrapping(_SCORES)
-def scores_in_bfloat16(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) -> Tensor:
+def scores_in_bfloat16(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) -> Given:
     """Scores are rounded to bfloat16 before they are ranked."""
-    return right(q_idx, keys, *rest).bfloat16().float()  # type: ignore[no-any-return]
+    return right(q_idx, keys, *rest).bfloat16().float()
 
 
 @fault("selection", _GROUPS)
 @wrapping(_SCORES)
-def half_of_the_index_channels(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) -> Tensor:
+def half_of_the_index_channels(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) -> Given:
     """Only the first half of the index dimension is multiplied."""
     half = q_idx.shape[-1] // 2
-    return right(q_idx[..., :half], keys[..., :half].contiguous(), *rest)  # type: ignore[no-any-return]
+    return right(q_idx[..., :half], keys[..., :half].contiguous(), *rest)
 
 
 @fault("selection", _GROUPS)
@@ -252,9 +252,9 @@ def absolute_scores(
 
 @fault("selection", _GROUPS)
 @wrapping(_SELECT)
-def empty_slots_come_first(right: Given, *args: Given) -> Tensor:
+def empty_slots_come_first(right: Given, *args: Given) -> Given:
     """Selections are descending, with the empty entries in front."""
-    return right(*args).flip(-1)  # type: ignore[no-any-return]
+    return right(*args).flip(-1)
 
 
 @fault("selection", "correctness:topk-16")
