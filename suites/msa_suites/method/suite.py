@@ -12,10 +12,10 @@ from dataclasses import replace
 from msa_harness.client import CallFailedError, Worker
 from msa_harness.records import Sample
 from msa_suites.method.checks import LAYER, RETROFIT, load_retrofit
+from msa_suites.models.attention import why_not
 from msa_suites.session import Session
 
 CHECKS = (*LAYER, *RETROFIT)
-_NEEDED = frozenset({"block_scores", "select_blocks", "sparse_attention"})
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
@@ -36,9 +36,10 @@ def _measure_side(session: Session, label: str, names: list[str]) -> Iterator[Sa
     if not todo:
         return
     side = session.sides[label]
-    absent = sorted(_NEEDED - set(session.card(label)["operations"]))
-    if "msa" not in side.attested or absent:
-        why = f"it has no {', '.join(absent)}" if absent else "its msa is the judge's own"
+    why = why_not(session.card(label)["operations"])
+    if not why and "msa" not in side.attested:
+        why = "its msa is the judge's own"
+    if why:
         items = {f"method/{name}": "check" for name in todo}
         yield from session.missing("method", label, items=items, why=why, skip=True)
         return

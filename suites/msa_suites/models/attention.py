@@ -7,12 +7,21 @@ worker process ``msa`` is the subject's, not the judge's.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
 #: A causal language model of transformers, which ships no types.
 Network: TypeAlias = Any
+
+#: Operations that the retrofit calls, layer by layer.
+_NEEDED = ("block_scores", "select_blocks", "sparse_attention")
+
+
+def why_not(offered: Iterable[str]) -> str:
+    """Why the retrofit cannot use an implementation with these operations; empty where it can."""
+    absent = sorted({*_NEEDED} - {*offered})
+    return f"it has no {', '.join(absent)}" if absent else ""
 
 
 @dataclass(frozen=True, slots=True)

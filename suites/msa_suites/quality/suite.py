@@ -8,6 +8,7 @@ from functools import partial
 
 from msa_harness.client import CallFailedError, Worker, WorkerError
 from msa_harness.records import INVALID, Sample
+from msa_suites.models.attention import why_not
 from msa_suites.quality.items import TASKS
 from msa_suites.quality.samples import to_samples
 from msa_suites.session import Session
@@ -16,9 +17,6 @@ from msa_suites.together import merged
 #: Retrofit settings of the quality runs: k 4 with sink and local block forced leaves two free
 #: slots, where a damaged selection shows (a generous k would hide it).
 SETTINGS: dict[str, object] = {"topk": 4, "block": 32, "sink_blocks": 1, "local_blocks": 1}
-
-#: What the retrofit calls, layer by layer.
-_NEEDED = ("block_scores", "select_blocks", "sparse_attention")
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
@@ -37,27 +35,23 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
         for name in (*TASKS, "fidelity")
         if session.picks(name) and not _is_done(session, name, label)
     ]
-    tasks, fidelity = [name for name in open_ if name != "fidelity"], "fidelity" in open_
-    if not tasks and not fidelity:
+    if not open_:
         return
     with session.worker(label) as worker:
-        offered = session.card(label)["operations"]
-        absent = [name for name in _NEEDED if name not in offered]
-        if absent:
+        if why := why_not(session.card(label)["operations"]):
             # A model needs the parts; an implementation without them is not wrong.
-            names = [*tasks, *(["fidelity"] if fidelity else [])]
-            items = {f"quality/{name}/recall": "recall" for name in names}
-            why = f"it has no {', '.join(absent)}"
+            items = {f"quality/{name}/recall": "recall" for name in open_}
             yield session.missing("quality", label, items=items, why=why, skip=True)
             return
         worker.load("evaluate", "msa_suites.quality.evaluate:evaluate")
-        for task in tasks:
-            session.say(f"{label}: {task}")
-            yield _evaluate(session, worker, label, task)
-        if fidelity:
-            session.say(f"{label}: fidelity to dense attention")
-            worker.load("fidelity", "msa_suites.quality.fidelity:measure_fidelity")
-            yield _fidelity(session, worker, label)
+        for name in open_:
+            if name == "fidelity":
+                session.say(f"{label}: fidelity to dense attention")
+                worker.load("fidelity", "msa_suites.quality.fidelity:measure_fidelity")
+                yield _fidelity(session, worker, label)
+            else:
+                session.say(f"{label}: {name}")
+                yield _evaluate(session, worker, label, name)
 
 
 def _is_done(session: Session, task: str, label: str) -> bool:
