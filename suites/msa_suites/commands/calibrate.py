@@ -142,10 +142,11 @@ def _same_machine(stores: list[RunStore]) -> tuple[GateTable, dict[str, Any]]:
                 f"--runs: wanted self-tests, got {store.directory}, which compares two codes"
             )
         differs = incomparable(first.environment, header.environment)
-        if differs or first.profile != header.profile:
+        differs += [name for name in ("profile", "gates") if name in first.differs(header)]
+        if differs:
             raise ValueError(
-                f"--runs: wanted runs of one machine and profile, got {store.directory}: "
-                + "; ".join(differs or [header.profile])
+                f"--runs: wanted runs of one machine, profile and gates, got {store.directory}, "
+                f"which differs in {'; '.join(differs)}"
             )
     return table_from_dict(first.gates), dict(first.environment)
 
