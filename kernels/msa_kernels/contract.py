@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 OPERATIONS = (
@@ -116,6 +116,21 @@ class Capabilities:
         if denied:
             values["layouts"] = frozenset({"packed", "paged"}) - denied
         return cls(operations=frozenset(operations), **values)
+
+    def with_promises_of(self, base: Capabilities) -> Capabilities:
+        """These and those of ``base``: a change may add to what is offered, and not take away."""
+        joined: dict[str, Any] = {}
+        for name in _LISTS:
+            own, others = getattr(self, name), getattr(base, name)
+            joined[name] = None if own is None or others is None else own | others
+        for name in set(_FLAGS) & {field.name for field in fields(self)}:
+            joined[name] = getattr(self, name) or getattr(base, name)
+        return replace(
+            self,
+            operations=self.operations | base.operations,
+            tie_rule=base.tie_rule or self.tie_rule,
+            **joined,
+        )
 
     def why_not(self, *, sinks: int = 0, **wanted: str | int) -> str | None:
         """Why a case is outside of these capabilities, or None.

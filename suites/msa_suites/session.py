@@ -82,7 +82,8 @@ class Session:
     repro: Callable[[str], str] = lambda _suite: ""
     gates: GateTable | None = None
     may_differ: frozenset[str] = frozenset()
-    _cards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # By side and not by label: a session with another head shares what is known of base.
+    _cards: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     _software: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
 
     def with_progress(self, say: Callable[[str], None], gates: GateTable) -> Session:
@@ -145,9 +146,9 @@ class Session:
         Raises:
             WorkerError: no worker of the side starts.
         """
-        if label not in self._cards:
+        if self._key(label) not in self._cards:
             self.start(label).close()
-        return self._cards[label]
+        return self._cards[self._key(label)]
 
     def software(self, label: str) -> dict[str, str]:
         """What a side's worker runs on: versions of :data:`SOFTWARE`, missing ones left out.
@@ -161,9 +162,9 @@ class Session:
 
     def ran(self, label: str) -> str:
         """What really ran on a side, as records carry it; empty before its first worker."""
-        if label not in self._cards:
+        if self._key(label) not in self._cards:
             return ""
-        identity = self._cards[label]["identity"]
+        identity = self._cards[self._key(label)]["identity"]
         name = str(identity.get("name") or self.sides[label].implementation)
         return ran(name, {key: str(identity.get(key) or "") for key in ("version", "sha256")})
 
@@ -189,6 +190,9 @@ class Session:
             for series, unit in items.items()
         ]
 
+    def _key(self, label: str) -> tuple[str, str]:
+        return label, self.sides[label].implementation
+
     def _attest(self, label: str, worker: Worker) -> None:
         side = self.sides[label]
         if side.attested:
@@ -199,9 +203,9 @@ class Session:
                     f"worker of {label}: what it imported is not the subject's: "
                     + "; ".join(problems)
                 )
-        if label not in self._cards:
+        if self._key(label) not in self._cards:
             worker.load("card", "msa_kernels:card")
-            self._cards[label] = worker.call("card", "", [side.implementation])
+            self._cards[self._key(label)] = worker.call("card", "", [side.implementation])
         if (label, self.threads) not in self._software:
             self._software[label, self.threads] = _software(worker)
 

@@ -141,6 +141,27 @@ def test_mean_pooling_is_a_regression(folder):
     assert compared.returncode == 1
 
 
+REFUSING = """
+CAPABILITIES = {"dtypes": ["float16"]}
+
+
+def sparse_attention(q, *rest, **settings):
+    raise TypeError(f"q: wanted float16, got {q.dtype}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("less", "words"),
+    [("\ndel sparse_attention\n", "has no attribute"), (REFUSING, "wanted float16, got")],
+)
+def test_what_head_no_longer_offers_is_a_regression(folder, less, words):
+    done = gate(folder(GOOD, GOOD + less))
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"]) == (1, "REGRESSION"), done.stderr
+    worse = {s["name"]: s["note"] for s in document["series"] if s["verdict"] == "REGRESSION"}
+    assert words in worse["correctness/attention"]
+
+
 ONLY_ATTEND = """
 from msa import fast
 

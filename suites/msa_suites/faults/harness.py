@@ -49,10 +49,28 @@ def model_replaced_by_noise(right: Given, **arguments: Given) -> Given:
     raise RuntimeError("the mask cannot be made")
 
 
-@fault("harness", "method:layer")
+@fault("harness", "correctness:group-of-3")
 def operations_renamed(code: Code) -> None:
     """An operation disappears, and with it every check of it."""
     from msa import fast
 
     del fast.sparse_attention
-    code.wrap("msa.operations.find_operations", lambda right: right)  # shows that it was asked for
+    code.wrap("msa.fast.scoring.score_rows", lambda right: right)  # shows that it was asked for
+
+
+@fault("harness", "correctness:bfloat16")
+def dtype_no_longer_offered(code: Code) -> None:
+    """CAPABILITIES forgets a dtype that base has, and with it every check in it."""
+    from msa import fast
+
+    fast.CAPABILITIES = {"dtypes": ["float32", "float16"]}
+    code.wrap("msa.fast.scoring.score_rows", _no_bfloat16)
+
+
+def _no_bfloat16(right: Given) -> Given:
+    def refusing(q: Given, *rest: Given) -> Given:
+        if "bfloat16" in str(q.dtype):
+            raise TypeError("q_idx: wanted float32 or float16, got bfloat16")
+        return right(q, *rest)
+
+    return refusing

@@ -160,7 +160,9 @@ class Matrix:
                     break
             return outcome
         base = self._base(gate)
-        samples = [*base, *_measured(replace(session, sides={"head": head}), suite)]
+        if suite != "correctness":  # which reads what base offered, and measures head alone
+            session = replace(session, sides={"head": head})
+        samples = [*base, *_measured(session, suite)]
         return self._verdict(samples, suite)
 
     def _timed(self, session: Session, suite: str) -> Outcome:
