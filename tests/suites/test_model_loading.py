@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from msa_suites.models.loading import load_model
+from msa_suites.models.loading import EMBEDDED, load_model
+
+DTYPES = ("float32", "float64", "float32", "bfloat16")
 
 
 @pytest.fixture
@@ -83,3 +86,10 @@ def test_unknown_device_is_refused(copy, device):
 def test_a_device_that_is_not_here_is_refused(copy):
     with pytest.raises(ValueError, match="got 'cuda' without CUDA"):
         load_model(str(copy), device="cuda")
+
+
+def test_threads_load_whole_models_at_once():
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda dtype: load_model(str(EMBEDDED), dtype=dtype)[0], DTYPES))
+    assert [str(model.dtype) for model in models] == [f"torch.{dtype}" for dtype in DTYPES]
+    assert all(model.lm_head.weight is model.get_input_embeddings().weight for model in models)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from msa_suites.models import shipped
 #: The model that ships with the suite.
 EMBEDDED = shipped.EMBEDDED
 
+# Suites load models in threads of one process, and two loads at once lose tied weights.
+_ONE_AT_A_TIME = Lock()
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
 
 
@@ -77,15 +80,18 @@ def load_model(
         FixtureError: it is the embedded model, and a file of it has changed.
     """
     wanted, where = find_dtype(dtype), find_device(device)
+    # from_pretrained makes the dtype everybody's default for a moment, and float64 nobody expects.
+    loaded = torch.float32 if wanted is torch.float64 else wanted
     if _is_path(model):
         check_directory(Path(model))
     if Path(model).resolve() == EMBEDDED.resolve():
         shipped.check_sums(EMBEDDED)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        network, report = AutoModelForCausalLM.from_pretrained(
-            model, dtype=wanted, attn_implementation="sdpa", output_loading_info=True
-        )
+        with _ONE_AT_A_TIME:
+            tokenizer = AutoTokenizer.from_pretrained(model)
+            network, report = AutoModelForCausalLM.from_pretrained(
+                model, dtype=loaded, attn_implementation="sdpa", output_loading_info=True
+            )
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"model {model}: wanted a whole model, got {_first(error)}") from error
     except OSError as error:
@@ -94,7 +100,7 @@ def load_model(
     problems = {name: sorted(report[name])[:4] for name in report if report[name]}
     if problems:
         raise ValueError(f"model {model}: wanted weights for every parameter, got {problems}")
-    network.to(where)
+    network.to(where, wanted)
     network.eval()
     network.requires_grad_(False)
     return network, tokenizer

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from threading import Lock
 from typing import Any
 
 import torch
@@ -17,8 +16,6 @@ from torch.nn import functional as F
 
 from msa_suites.inputs import Inputs
 from msa_suites.quality.items import load_items
-
-_ONE_AT_A_TIME = Lock()
 
 
 def recorded_inputs(inputs: Inputs, index: int) -> Inputs:
@@ -32,9 +29,7 @@ def recorded_inputs(inputs: Inputs, index: int) -> Inputs:
         ValueError: more groups or fewer channels than the recording has.
     """
     queries, groups, dim = inputs.q_idx.shape
-    # The sides of a run are measured in threads, and transformers loads one model at a time.
-    with _ONE_AT_A_TIME:
-        q, k = _recording(len(inputs.k_idx), index)
+    q, k = _recording(len(inputs.k_idx), index)
     if q.shape[1] < groups or q.shape[2] > dim:
         raise ValueError(
             f"q_idx: wanted at most {q.shape[1]} groups and at least {q.shape[2]} channels for a "
