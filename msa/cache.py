@@ -39,6 +39,7 @@ class PagedCache:
 
     Raises:
         ValueError: a size below one, or a number of index heads that is neither 1 nor Hkv.
+        TypeError: a dtype that is not floating.
     """
 
     def __init__(
@@ -63,6 +64,9 @@ class PagedCache:
             ("block", block),
         ):
             checks.require_positive(name, value)
+        checks.require_positive("index_heads", index_heads)
+        if dtype not in checks.FLOATS:
+            raise TypeError(f"dtype: wanted a floating dtype, got {dtype!r}")
         if index_heads not in (1, kv_heads):
             raise ValueError(f"index_heads: wanted 1 or {kv_heads}, got {index_heads!r}")
         self.block = block
@@ -82,8 +86,8 @@ class PagedCache:
         return tuple(self._lengths)
 
     def _require_request(self, request: int) -> None:
-        if not 0 <= request < len(self._lengths):
-            raise ValueError(f"request: wanted 0 to {len(self._lengths) - 1}, got {request}")
+        if not checks.is_whole(request) or not 0 <= request < len(self._lengths):
+            raise ValueError(f"request: wanted 0 to {len(self._lengths) - 1}, got {request!r}")
 
     def append(self, k: Tensor, v: Tensor, k_idx: Tensor, *, request: int) -> None:
         """Add the newest tokens of a request: a prompt, a chunk of it, or one token.
@@ -99,9 +103,10 @@ class PagedCache:
             TypeError: another dtype than the cache's.
         """
         self._require_request(request)
+        _, heads, _, dim = self.k_pages.shape
+        checks.require_tensor("k", k, ("T", heads, dim), like=self.k_pages)
         count = len(k)
         for name, x, store in (
-            ("k", k, self.k_pages),
             ("v", v, self.v_pages),
             ("k_idx", k_idx, self.index_pages),
         ):
@@ -139,7 +144,11 @@ class PagedCache:
         """Index keys of a request ``[Hi, S, Di]``, S rounded up to whole pages.
 
         A view where the request's pages follow each other and the dtype needs no change.
+
+        Raises:
+            ValueError: no such request.
         """
+        self._require_request(request)
         used = count_blocks(self._lengths[request], self.block)
         pages = self.page_table[request, :used].long()
         if used and bool((pages == torch.arange(used, device=pages.device) + pages[0]).all()):
@@ -181,10 +190,13 @@ def decode(
         ``[B, Q, Hkv, topk]``.
 
     Raises:
-        ValueError: a wrong shape, a budget below the forced blocks, a request with too few tokens.
+        ValueError: a wrong shape or scale, a budget below the forced blocks, a request with too few
+            tokens.
         TypeError: another dtype than the cache's.
     """
     checks.require_budget(topk, local_blocks, sink_blocks)
+    checks.require_scale("scale", scale)
+    checks.require_scale("index_scale", index_scale)
     requests, kv_heads = len(cache.lengths), cache.k_pages.shape[1]
     checks.require_tensor("q", q, (requests, "Q", "Hq", cache.k_pages.shape[3]), like=cache.k_pages)
     steps = q.shape[1]

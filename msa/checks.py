@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from msa.packing import block_columns, segments
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_LARGEST = torch.finfo(torch.float64).max
+#: Sizes that may be zero: a batch without queries, or without keys. All other sizes are above it.
+_MAY_BE_ZERO = ("T", "Tq", "Tk")
 
 
 def _came(x: object) -> str:
@@ -18,10 +22,22 @@ def _came(x: object) -> str:
     return f"{type(x).__name__} {x!r}"
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """An int, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def require_positive(name: str, value: object) -> None:
     """``value`` is an int above zero."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_whole(value) or value < 1:
         raise ValueError(f"{name}: wanted an int above 0, got {_came(value)}")
+
+
+def require_scale(name: str, value: object) -> None:
+    """``value`` is a finite number."""
+    # An int may be above every float.
+    if not (is_whole(value) or isinstance(value, float)) or not -_LARGEST <= value <= _LARGEST:
+        raise ValueError(f"{name}: wanted a finite number, got {_came(value)}")
 
 
 def require_tensor(
@@ -29,7 +45,7 @@ def require_tensor(
 ) -> None:
     """``x`` is a floating tensor of ``shape``, with the dtype and the device of ``like``.
 
-    A str in ``shape`` stands for any size.
+    A str in ``shape`` stands for any size above zero; a number of tokens may be zero.
 
     Raises:
         TypeError: not a tensor, or of another dtype.
@@ -42,10 +58,14 @@ def require_tensor(
         dtype = "a floating dtype" if like is None else str(like.dtype).removeprefix("torch.")
         raise TypeError(f"{name}: wanted {dtype} {wanted}, got {_came(x)}")
     fits = x.ndim == len(shape) and all(
-        isinstance(want, str) or want == have for want, have in zip(shape, x.shape, strict=True)
+        (have > 0 or want in _MAY_BE_ZERO) if isinstance(want, str) else want == have
+        for want, have in zip(shape, x.shape, strict=True)
     )
     if not fits:
-        raise ValueError(f"{name}: wanted shape {wanted}, got {_came(x)}")
+        empty = [want for want, have in zip(shape, x.shape, strict=False) if not have]
+        above = [want for want in empty if isinstance(want, str) and want not in _MAY_BE_ZERO]
+        hint = f" with {' and '.join(above)} above 0" if above else ""
+        raise ValueError(f"{name}: wanted shape {wanted}{hint}, got {_came(x)}")
     if like is not None and x.device != like.device:
         raise ValueError(f"{name}: wanted a tensor on {like.device}, got {_came(x)}")
 
@@ -99,7 +119,7 @@ def require_budget(topk: object, local_blocks: object, sink_blocks: object) -> N
     """k has room for the forced blocks, and at least the local one is forced."""
     require_positive("topk", topk)
     require_positive("local_blocks", local_blocks)
-    if isinstance(sink_blocks, bool) or not isinstance(sink_blocks, int) or sink_blocks < 0:
+    if not is_whole(sink_blocks) or sink_blocks < 0:
         raise ValueError(f"sink_blocks: wanted an int of 0 or more, got {_came(sink_blocks)}")
     assert isinstance(topk, int) and isinstance(local_blocks, int)
     if topk < local_blocks + sink_blocks:
@@ -109,12 +129,11 @@ def require_budget(topk: object, local_blocks: object, sink_blocks: object) -> N
         )
 
 
-def require_scores(scores: object, cu_q: Tensor, cu_k: Tensor, block: int) -> None:
-    """``scores`` is float32 ``[Tq, Hkv, NB]``."""
+def require_scores(scores: Tensor, cu_q: Tensor, cu_k: Tensor, block: int) -> None:
+    """Float32 ``scores`` are ``[Tq, Hkv, NB]``."""
     columns = block_columns(cu_k, block)
-    if not isinstance(scores, Tensor) or scores.dtype != torch.float32 or scores.ndim != 3:
-        raise TypeError(f"scores: wanted float32 [Tq, Hkv, NB], got {_came(scores)}")
-    if scores.shape[0] != int(cu_q[-1]) or scores.shape[2] < columns:
+    fits = scores.shape[0] == int(cu_q[-1]) and scores.shape[2] >= columns
+    if not fits or not scores.shape[1]:
         raise ValueError(
             f"scores: wanted [{int(cu_q[-1])}, Hkv, at least {columns}] for these lengths and "
             f"blocks of {block}, got {_came(scores)}"
@@ -130,12 +149,6 @@ def require_selection(selection: object, rows: tuple[int, ...], kv_heads: int) -
         raise ValueError(f"selection: wanted {shape}, got {_came(selection)}")
 
 
-def require_all_finite(**tensors: Tensor) -> None:
-    """:func:`require_finite` for each named tensor."""
-    for name, x in tensors.items():
-        require_finite(name, x)
-
-
 def check_index(q_idx: Tensor, k_idx: Tensor, cu_q: Tensor, cu_k: Tensor, block: int) -> None:
     """Arguments of ``block_scores``."""
     require_tensor("q_idx", q_idx, ("Tq", "Hkv", "Di"))
@@ -148,7 +161,7 @@ def check_index(q_idx: Tensor, k_idx: Tensor, cu_q: Tensor, cu_k: Tensor, block:
 
 
 def check_selecting(
-    scores: Tensor,
+    scores: object,
     cu_q: Tensor,
     cu_k: Tensor,
     block: int,
@@ -159,6 +172,8 @@ def check_selecting(
     """Arguments of ``select_blocks``."""
     require_positive("block", block)
     require_budget(topk, local_blocks, sink_blocks)
+    if not isinstance(scores, Tensor) or scores.dtype != torch.float32 or scores.ndim != 3:
+        raise TypeError(f"scores: wanted float32 [Tq, Hkv, NB], got {_came(scores)}")
     require_packing(cu_q, cu_k, len(scores), None)
     require_scores(scores, cu_q, cu_k, block)
 
@@ -176,6 +191,24 @@ def check_attention(
     require_packing(cu_q, cu_k, len(q), len(k))
 
 
+def check_pipeline(
+    q: Tensor, k: Tensor, v: Tensor, q_idx: Tensor, k_idx: Tensor, cu_q: Tensor, cu_k: Tensor
+) -> None:
+    """Tensors of ``attend``, but for what they hold: they belong to one batch."""
+    require_tensor("q", q, ("Tq", "Hq", "D"))
+    require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q)
+    require_tensor("v", v, tuple(k.shape), like=q)
+    require_groups(q.shape[1], k.shape[1])
+    require_tensor("q_idx", q_idx, (len(q), k.shape[1], "Di"))
+    require_tensor("k_idx", k_idx, (len(k), "1 or Hkv", q_idx.shape[2]), like=q_idx)
+    require_packing(cu_q, cu_k, len(q), len(k))
+
+
+def _require_int32(name: str, x: object, wanted: str, axes: int, rows: int) -> None:
+    if not isinstance(x, Tensor) or x.dtype != torch.int32 or x.ndim != axes or len(x) != rows:
+        raise ValueError(f"{name}: wanted int32 [{wanted}], got {_came(x)}")
+
+
 def check_paged(
     q: Tensor,
     k_pages: Tensor,
@@ -191,12 +224,8 @@ def check_paged(
     require_groups(q.shape[2], k_pages.shape[1])
     require_selection(selection, tuple(q.shape[:2]), k_pages.shape[1])
     batch, block = q.shape[0], k_pages.shape[2]
-    for name, x, shape in (
-        ("page_table", page_table, (batch, page_table.shape[-1])),
-        ("k_lens", k_lens, (batch,)),
-    ):
-        if x.dtype != torch.int32 or tuple(x.shape) != shape:
-            raise ValueError(f"{name}: wanted int32 {list(shape)}, got {_came(x)}")
+    _require_int32("page_table", page_table, f"{batch}, W", 2, batch)
+    _require_int32("k_lens", k_lens, f"{batch}", 1, batch)
     for b, length in enumerate(k_lens.tolist()):
         pages = -(-length // block)
         if length < q.shape[1] or pages > page_table.shape[1]:
@@ -215,4 +244,6 @@ def check_paged(
 def check_partials(outs: Tensor, lses: Tensor) -> None:
     """Arguments of ``combine``."""
     require_tensor("outs", outs, ("n", "Tq", "Hq", "D"))
+    if outs.dtype != torch.float32:
+        raise TypeError(f"outs: wanted float32 [n, Tq, Hq, D], got {_came(outs)}")
     require_tensor("lses", lses, tuple(outs.shape[:3]), like=outs)

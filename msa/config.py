@@ -22,7 +22,7 @@ class MSAConfig:
         sparse_layers: per layer, whether it is sparse; empty means all of them.
 
     Raises:
-        ValueError: a size below one, or k below the forced blocks.
+        ValueError: a size below one, k below the forced blocks, or layers that are no bools.
     """
 
     block: int = 128
@@ -36,6 +36,9 @@ class MSAConfig:
         require_positive("block", self.block)
         require_positive("index_dim", self.index_dim)
         require_budget(self.topk, self.local_blocks, self.sink_blocks)
+        layers: object = self.sparse_layers
+        if not isinstance(layers, tuple) or not all(isinstance(layer, bool) for layer in layers):
+            raise ValueError(f"sparse_layers: wanted a tuple of bools, got {layers!r}")
 
     @classmethod
     def from_m3(cls, settings: Mapping[str, Any]) -> MSAConfig:
@@ -43,7 +46,8 @@ class MSAConfig:
 
         Raises:
             KeyError: a needed entry is missing; the message names it.
-            ValueError: MSA is switched off, or the pooling is not a maximum.
+            ValueError: MSA is switched off, the pooling is not a maximum, or an entry is not a
+                number that can be; the message names the entry.
         """
         needed = (
             "sparse_index_dim",
@@ -63,14 +67,24 @@ class MSAConfig:
         pooling = settings.get("sparse_score_type", "max")
         if pooling != "max":
             raise ValueError(f"sparse_score_type: wanted 'max', got {pooling!r}")
-        return cls(
-            block=int(settings["sparse_block_size"]),
-            topk=int(settings["sparse_topk_blocks"]),
-            local_blocks=int(settings["sparse_local_block"]),
-            sink_blocks=int(settings["sparse_init_block"]),
-            index_dim=int(settings["sparse_index_dim"]),
-            sparse_layers=tuple(bool(f) for f in settings.get("sparse_attention_freq", ())),
-        )
+        for name in needed:
+            if name != "sparse_init_block":
+                require_positive(name, settings[name])
+        layers = settings.get("sparse_attention_freq", ())
+        if not isinstance(layers, list | tuple) or any(layer not in (0, 1) for layer in layers):
+            raise ValueError(f"sparse_attention_freq: wanted a list of 0 and 1, got {layers!r}")
+        try:
+            return cls(
+                block=settings["sparse_block_size"],
+                topk=settings["sparse_topk_blocks"],
+                local_blocks=settings["sparse_local_block"],
+                sink_blocks=settings["sparse_init_block"],
+                index_dim=settings["sparse_index_dim"],
+                sparse_layers=tuple(bool(layer) for layer in layers),
+            )
+        except ValueError as error:  # the forced blocks, or how many fit beside them
+            text = str(error).replace("sink_blocks:", "sparse_init_block:")
+            raise ValueError(text.replace("topk:", "sparse_topk_blocks:")) from error
 
     @property
     def budget_tokens(self) -> int:

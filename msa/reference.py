@@ -45,6 +45,7 @@ def block_scores(
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
     """
     checks.check_index(q_idx, k_idx, cu_q, cu_k, block)
+    checks.require_scale("scale", scale)
     groups, columns = q_idx.shape[1], block_columns(cu_k, block)
     scores = q_idx.new_full((q_idx.shape[0], groups, columns), -torch.inf, dtype=torch.float32)
     for s in segments(cu_q, cu_k):
@@ -137,6 +138,7 @@ def sparse_attention(
         with nothing visible gives 0 and -inf.
     """
     checks.check_attention(q, k, v, selection, cu_q, cu_k, block)
+    checks.require_scale("scale", scale)
     heads, groups = q.shape[1], k.shape[1]
     out = torch.zeros_like(q)
     lse = q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
@@ -189,6 +191,7 @@ def sparse_decode(
         out ``[B, Q, Hq, D]`` and LSE float32 ``[B, Q, Hq]``.
     """
     checks.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
+    checks.require_scale("scale", scale)
     block = k_pages.shape[2]
     lengths = [int(n) for n in k_lens]
     keys, values = (
@@ -250,7 +253,11 @@ def attend(
     index_scale: float,
 ) -> tuple[Tensor, Tensor]:
     """The whole of MSA: scores, selection, attention. Returns (out, selection)."""
-    checks.require_all_finite(q=q, k=k, v=v, q_idx=q_idx, k_idx=k_idx)
+    checks.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
+    checks.require_scale("scale", scale)
+    checks.require_scale("index_scale", index_scale)
+    for name, x in {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}.items():
+        checks.require_finite(name, x)
     scores = block_scores(q_idx, k_idx, cu_q=cu_q, cu_k=cu_k, block=block, scale=index_scale)
     selection = select_blocks(
         scores,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from msa.checks import require_budget, require_positive
+from msa.checks import is_whole, require_budget, require_positive
 from msa.scorers import find_scorer
 
 
@@ -23,7 +23,8 @@ class RetrofitSettings:
         dense_layers: indices of layers that stay dense.
 
     Raises:
-        ValueError: a size below one, k below the forced blocks, an unknown scorer.
+        ValueError: a size below one, k below the forced blocks, an unknown scorer, or what is no
+            integer.
     """
 
     block: int = 128
@@ -38,12 +39,19 @@ class RetrofitSettings:
         require_positive("block", self.block)
         require_budget(self.topk, self.local_blocks, self.sink_blocks)
         find_scorer(self.scorer)
+        if not is_whole(self.seed):
+            raise ValueError(f"seed: wanted an int, got {self.seed!r}")
+        layers: object = self.dense_layers
+        if not isinstance(layers, tuple) or not all(is_whole(layer) for layer in layers):
+            raise ValueError(f"dense_layers: wanted a tuple of ints, got {layers!r}")
 
     @classmethod
     def from_config(cls, config: Any) -> RetrofitSettings:  # noqa: ANN401 - transformers is untyped
         """Read ``config.msa_*``."""
         found = {f.name: getattr(config, f"msa_{f.name}") for f in fields(cls)}
-        return cls(**{**found, "dense_layers": tuple(found["dense_layers"])})
+        if isinstance(found["dense_layers"], list):  # what a JSON file makes of a tuple
+            found["dense_layers"] = tuple(found["dense_layers"])
+        return cls(**found)
 
     def write(self, config: Any) -> None:  # noqa: ANN401
         """Set ``config.msa_*``, in types that a JSON file can hold."""

@@ -9,6 +9,7 @@ class that is not a CPU); the device has the last word.
 from __future__ import annotations
 
 import hashlib
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -86,11 +87,18 @@ def table_from_dict(data: Mapping[str, object]) -> GateTable:
         raise ValueError(f"gate table: wanted {', '.join(wanted)}, got none of {missing}")
     gates = [_record(f"gates[{i}]", row) for i, row in _rows(data, "gates")]
     waivers = [
-        _waiver(f"waivers[{i}]", {**row, "expires": date.fromisoformat(str(row["expires"]))})
+        _waiver(f"waivers[{i}]", {**row, "expires": _date(f"waivers[{i}]", row)})
         for i, row in _rows(data, "waivers")
     ]
     texts = [str(data[name]) for name in ("sha256", "profile", "device")]
     return GateTable(tuple(gates), tuple(waivers), *texts)
+
+
+def _date(where: str, row: Mapping[str, object]) -> date:
+    try:
+        return date.fromisoformat(str(row.get("expires")))
+    except ValueError as error:
+        raise ValueError(f"{where}: expires: wanted a date as text, got {row!r:.80}") from error
 
 
 def parse_gates(text: str, *, profile: str = "quick", device: str = "shared-cpu") -> GateTable:
@@ -177,6 +185,10 @@ def _record(where: str, data: Mapping[str, Any]) -> Gate:
         wrong_bool = isinstance(value, bool) and types[key] != "bool"
         if wrong_bool or not isinstance(value, _KINDS[types[key]]):
             raise ValueError(f"{where}: {key}: wanted {types[key]}, got {value!r:.80}")
+        # NaN compares as false with every effect, so a gate would never close. (TOML has nan, inf
+        # and ints above every float.)
+        if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+            raise ValueError(f"{where}: {key}: wanted a finite number, got {value!r:.80}")
     try:
         gate = Gate(**data)
     except ValueError as error:

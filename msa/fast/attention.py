@@ -48,6 +48,7 @@ def sparse_attention(
         with nothing visible gives 0 and -inf.
     """
     checks.check_attention(q, k, v, selection, cu_q, cu_k, block)
+    checks.require_scale("scale", scale)
     out = torch.empty_like(q)
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)
     for s in segments(cu_q, cu_k):
@@ -73,7 +74,8 @@ def _attend_segment(
     keys, values = (
         [x[s.k_start : s.k_stop, g] for g in range(groups)] for x in (k, v)
     )  # [S, D] each
-    dense = _dense_rows(s, selection, block) if fused else 0
+    # The fused kernel scales after its mask: -inf times a scale of 0 or less is no -inf.
+    dense = _dense_rows(s, selection, block) if fused and scale > 0 else 0
     sources = [
         gathered.KeyBlocks(key.float(), value.float(), block, scale)
         for key, value in zip(keys if fused else [], values, strict=False)
@@ -115,6 +117,10 @@ def _dense_rows(s: Segment, selection: Tensor, block: int) -> int:
         return 0
     ids = selection[s.q_start : min(s.q_start + selection.shape[2] * block, s.q_stop)]
     local = torch.arange(len(ids), device=ids.device)[:, None] // block
-    seen = ((ids >= 0) & (ids <= local[..., None])).sum(-1)  # [t, Hkv]
+    columns = ids.shape[2]  # every block that these rows see is below it
+    valid = (ids >= 0) & (ids <= local[..., None])
+    marks = torch.zeros((*ids.shape[:2], columns + 1), dtype=torch.bool, device=ids.device)
+    marks.scatter_(2, torch.where(valid, ids, columns).long(), True)  # a block counts once
+    seen = marks[..., :columns].sum(-1)  # [t, Hkv]
     missing = (seen <= local).any(1).nonzero()
     return int(missing[0]) if len(missing) else len(ids)

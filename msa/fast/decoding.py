@@ -41,6 +41,7 @@ def sparse_decode(
         out ``[B, Q, Hq, D]`` and LSE float32 ``[B, Q, Hq]``.
     """
     checks.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
+    checks.require_scale("scale", scale)
     _, steps, heads, dim = q.shape
     groups, block = k_pages.shape[1:3]
     newest = torch.arange(steps, device=q.device) - steps
@@ -48,6 +49,8 @@ def sparse_decode(
     row = torch.arange(len(position), device=q.device)
     chosen = selection.reshape(len(position), -1)  # [B * Q * Hkv, k]
     valid = (chosen >= 0) & (chosen <= (position // block)[:, None])
+    # A selection is a set: of a block that stands there twice the first counts.
+    valid &= ~(chosen[:, :, None] == chosen[:, None]).tril_(-1).any(-1)
     ids = torch.where(valid, chosen, 0).long()
     pages = page_table[(row // (steps * groups))[:, None], ids].long()
     queries = q.reshape(-1, heads // groups, dim)

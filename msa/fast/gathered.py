@@ -31,6 +31,8 @@ _HIGHEST = 1e30
 def flash(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Causal attention of square tiles: ``[b, t, R, D]`` on ``[b, t, D]``, out and LSE likewise."""
     heads = q.shape[2]
+    # The kernel knows the strides of all axes but the last.
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     wide_k, wide_v = (x[:, None].expand(-1, heads, -1, -1) for x in (k, v))
     out, lse = _flash(q.transpose(1, 2), wide_k, wide_v, 0.0, True, scale=scale)
     return out.transpose(1, 2), lse.transpose(1, 2)

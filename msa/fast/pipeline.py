@@ -60,6 +60,9 @@ def attend(
         ValueError: a shape, a length, a budget or a value that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
+    checks.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
+    checks.require_scale("scale", scale)
+    checks.require_scale("index_scale", index_scale)
     for name, x in {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}.items():
         # A finite sum proves finite terms at a fraction of the cost of looking at each.
         if not bool(x.sum().isfinite()):

@@ -55,6 +55,7 @@ def block_scores(
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
     """
     checks.check_index(q_idx, k_idx, cu_q, cu_k, block)
+    checks.require_scale("scale", scale)
     groups, columns = q_idx.shape[1], block_columns(cu_k, block)
     scores = q_idx.new_full((len(q_idx), groups, columns), -torch.inf, dtype=torch.float32)
     for s in segments(cu_q, cu_k):

@@ -57,13 +57,13 @@ SCORERS: Mapping[str, Scorer] = {
 ALL_HEADS = frozenset({"oracle"})
 
 
-def find_scorer(name: str) -> Scorer:
+def find_scorer(name: object) -> Scorer:
     """The scorer called ``name``.
 
     Raises:
         ValueError: there is none; the message lists near matches and valid names.
     """
-    if name in SCORERS:
+    if isinstance(name, str) and name in SCORERS:
         return SCORERS[name]
     near = difflib.get_close_matches(str(name), SCORERS, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""

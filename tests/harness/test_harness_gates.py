@@ -66,6 +66,14 @@ def test_a_table_survives_the_run_header():
     assert parse_gates(MINIMAL + "\n").sha256 != table.sha256
 
 
+@pytest.mark.parametrize("expires", [{}, {"expires": "soon"}])
+def test_a_run_header_with_a_waiver_without_an_end_is_refused(expires):
+    data = parse_gates(MINIMAL).to_dict()
+    data["waivers"] = [{"series": "a", "reason": "b", **expires}]
+    with pytest.raises(ValueError, match=r"waivers\[0\]: expires: wanted a date"):
+        table_from_dict(data)
+
+
 GATE = '[[gate]]\nseries = "a"\nmethod = "hard"\n'
 
 
@@ -82,6 +90,9 @@ GATE = '[[gate]]\nseries = "a"\nmethod = "hard"\n'
         (GATE + "pairs = 1", "2 <= pairs <= max_pairs, got 1 and 16"),
         (GATE + "confidence = 99", "confidence"),
         (GATE + "threshold = -1", "threshold: wanted at least 0"),
+        (GATE + "margin = nan", "margin: wanted a finite number, got nan"),
+        (GATE + "ceiling = inf", "ceiling: wanted a finite number, got inf"),
+        (GATE + "threshold = 1" + "0" * 400, "threshold: wanted a finite number"),
         (GATE + "direction = 'lwer'", "direction: .*did you mean lower"),
         ('[[gate]]\nmethod = "hard"', "missing key series"),
         ('[[gate]]\nseries = "a"\nmethod = "speeed"\nmargin = 1', "did you mean speed"),
