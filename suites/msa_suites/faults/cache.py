@@ -84,14 +84,22 @@ def scores_of_a_stale_length(right: Given, self: Given, request: int) -> Tensor:
 @fault("cache", "correctness:decode-several", seen="fla#417")
 @wrapping("msa.fast.decoding.sparse_decode")
 def every_query_stands_on_the_last_key(
-    right: Given, q: Tensor, *pages: Tensor, page_table: Tensor, k_lens: Tensor, scale: float
+    right: Given,
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    selection: Tensor,
+    *,
+    page_table: Tensor,
+    k_lens: Tensor,
+    scale: float,
 ) -> Given:
     """Several queries of a request all see up to its last key."""
     batch, steps = q.shape[:2]
-    *stores, selection = pages
     out, lse = right(
         q.flatten(0, 1)[:, None],
-        *stores,
+        k_pages,
+        v_pages,
         selection.flatten(0, 1)[:, None],
         page_table=page_table.repeat_interleave(steps, 0),
         k_lens=k_lens.repeat_interleave(steps, 0),
