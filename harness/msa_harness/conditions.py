@@ -25,19 +25,21 @@ class ForeignLoad:
         self._busy, self._own = self._read()
 
     def share(self) -> float | None:
-        """Between 0 and 1, since construction; None where the kernel does not say."""
-        foreign, seconds = self.seconds()
+        """Between 0 and 1, since construction or the last lap; None where it is not known."""
+        foreign, seconds = self.lap()
         if foreign is None or seconds <= 0:
             return None
         return min(1.0, max(0.0, foreign / seconds))
 
-    def seconds(self) -> tuple[float | None, float]:
-        """Foreign seconds since construction, to the nearest tick, and those the cores had."""
-        busy, own = self._read()
-        seconds = (time.perf_counter() - self._since) * len(self._cores)
-        if self._busy is None or busy is None:
+    def lap(self) -> tuple[float | None, float]:
+        """Foreign seconds, to the nearest tick, and those the cores had; counts from here on."""
+        since, before, own_before = self._since, self._busy, self._own
+        self._since = time.perf_counter()
+        self._busy, self._own = self._read()
+        seconds = (self._since - since) * len(self._cores)
+        if before is None or self._busy is None:
             return None, seconds
-        return (busy - self._busy) - (own - self._own), seconds
+        return (self._busy - before) - (self._own - own_before), seconds
 
     def _read(self) -> tuple[float | None, float]:
         """Busy seconds of the usable cores, and seconds of our own processes."""

@@ -126,7 +126,8 @@ class PairRunner:
                 self.say(f"{where}, step {index}: {names} ({block.item})")
                 yield from self._time(group, block, workers, turns)
             if not is_done(FOREIGN, block.item, done):
-                yield [self._foreign(block, side, foreign.share()) for side in self.sides] + [
+                share = foreign.share()
+                yield [self._foreign(block, side, share) for side in self.sides] + [
                     self._sample(c.series, block, side, c.value, c.detail, unit=c.unit)
                     for c in turns.conditions()
                     for side in self.sides

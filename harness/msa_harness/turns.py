@@ -61,7 +61,7 @@ def core_clock() -> float | None:
     """Mean clock of the cores in Hz; None where the kernel does not say."""
     try:
         found = psutil.cpu_freq()
-    except (OSError, RuntimeError, NotImplementedError):
+    except (OSError, RuntimeError):  # psutil's "not implemented" is a RuntimeError
         return None
     return found.current * 1e6 if found is not None and found.current else None
 
@@ -85,6 +85,7 @@ class Turns:
         """
         self._pids = [worker.pid for worker in workers]
         self._clock = clock
+        self._load: ForeignLoad | None = None
         self._cores = len(os.sched_getaffinity(0))
         self._sides: dict[str, _Seen] = defaultdict(_Seen)
         self._on_gpu = any(worker.device != "cpu" for worker in workers)
@@ -93,9 +94,11 @@ class Turns:
     @contextmanager
     def turn(self, side: str) -> Iterator[None]:
         """One turn of a side; nothing is read while its calls are timed."""
-        seen, load = self._sides[side], ForeignLoad(self._pids)
+        seen = self._sides[side]
+        if self._load is None:
+            self._load = ForeignLoad(self._pids)
         yield
-        foreign, available = load.seconds()
+        foreign, available = self._load.lap()  # one reading ends a turn and begins the next
         if foreign is not None:
             seen.foreign += foreign
             seen.available += available

@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -80,8 +81,10 @@ class _Server:
         return self._objects[handle]
 
     def _operation(self, request: Mapping[str, Any]) -> Callable[..., object]:
-        target = self._lookup(request["handle"])
-        return _attribute(target, request["operation"])  # type: ignore[no-any-return]  # subject's
+        operation: Callable[..., object] = _attribute(
+            self._lookup(request["handle"]), request["operation"]
+        )
+        return operation
 
     def _arguments(self, request: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         args: Any = protocol.resolved(request.get("args", []), self._lookup)
@@ -174,7 +177,7 @@ class _Server:
         with torch.set_grad_enabled(request["grad"]):
             for _ in range(2):  # the first call fills caches that stay
                 fresh = sets.fresh()
-                bytes_above = peak_bytes(lambda f=fresh: operation(*f.args, **f.kwargs))  # type: ignore[misc]  # default binds the loop variable
+                bytes_above = peak_bytes(partial(operation, *fresh.args, **fresh.kwargs))
         return {"bytes": bytes_above}
 
     def _info(self, request: Mapping[str, Any]) -> dict[str, object]:

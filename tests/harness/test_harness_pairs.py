@@ -167,6 +167,8 @@ def test_blocks_answer_the_judge():
         ("confirm-01", ["speed/b"]),
     ]
     done |= {("speed", "speed/a", "base", f"pair-{i:02d}") for i in range(4)}
+    confirming = more_blocks({"speed/a": "confirm"}, done, gates)
+    assert [b.item for b in confirming] == [f"confirm-{i:02d}" for i in range(4)]  # as many again
     assert more_blocks({"speed/a": "more"}, done, gates) == []
 
 
@@ -219,3 +221,26 @@ def test_a_group_is_timed_in_turn_and_outlives_a_crash_of_one_of_its_series(make
     assert all(sample.value is None for sample in batches["speed/dies"])
     assert all(len(sample.raw) == 3 for sample in batches["speed/work"])
     assert sorted(started) == ["base", "head", "head"]
+
+
+def test_slow_series_have_fewer_turns_and_the_last_call_of_each_is_checked(make_start):
+    start, _ = make_start()
+    seen = []
+
+    def counted(timing):
+        seen.append(timing.index)
+        return right(timing)
+
+    work, control = (replace(one, group="all") for one in SERIES)
+    runner = PairRunner(
+        start, [replace(work, check=counted), control], alternations=9, seconds=0.01
+    )
+    batches = by_series(runner.run([Block("pair-00", frozenset(["speed/work"]))]))
+    for name in ("speed/work", "speed/control/x"):
+        assert {len(sample.raw) for sample in batches[name]} == {4}
+    assert len(seen) == 4  # first and last, on both sides
+    patient = PairRunner(start, [work, control], alternations=5, seconds=60.0)
+    batches = by_series(patient.run([Block("pair-00", frozenset(["speed/work"]))]))
+    assert {len(sample.raw) for sample in batches["speed/work"]} == {5}
+    with pytest.raises(ValueError, match="seconds: wanted more than 0"):
+        PairRunner(start, SERIES, seconds=0.0)

@@ -240,7 +240,7 @@ def test_load_in_the_turns_of_one_side_voids_where_the_machine_is_ours():
 def test_foreign_work_in_the_turns_of_one_side_is_seen(monkeypatch):
     cores = len(os.sched_getaffinity(0))
     shares = cycle([0.1, 0.4])
-    load = SimpleNamespace(seconds=lambda: (next(shares) * 0.6 * cores, 0.6 * cores))
+    load = SimpleNamespace(lap=lambda: (next(shares) * 0.6 * cores, 0.6 * cores))
     monkeypatch.setattr(turns, "ForeignLoad", lambda _pids: load)
     block = Turns(CPU, clock=lambda: None)
     for side in ("base", "head") * 2:

@@ -21,3 +21,11 @@ def test_threads_record_the_same_context_at_once():
     assert torch.equal(drawn[0].q_idx, drawn[1].q_idx)
     assert torch.equal(drawn[2].k_idx, drawn[3].k_idx)
     assert not torch.equal(drawn[0].q_idx, drawn[2].q_idx)
+
+
+def test_a_chunk_is_the_end_of_the_same_context():
+    case = replace(next(iter(cases_for("prefill"))), q_lens=(640,), k_lens=(640,), Hkv=2, Hq=4)
+    whole = recorded.recorded_inputs(make_inputs(case), 0)
+    chunk = recorded.recorded_inputs(make_inputs(replace(case, q_lens=(100,))), 0)
+    assert torch.equal(chunk.q_idx, whole.q_idx[-100:])
+    assert torch.equal(chunk.k_idx, whole.k_idx)

@@ -12,6 +12,7 @@ import msa_kernels
 from msa import reference
 from msa_suites.cases import cases_for
 from msa_suites.inputs import make_inputs
+from msa_suites.speed import suite
 from msa_suites.speed.counting import count_operation
 from msa_suites.speed.limits import speed_limits
 from msa_suites.speed.series import counted_series, speed_series
@@ -88,3 +89,11 @@ def test_the_limit_of_the_timed_shapes_is_equation_12():
     # 2 Hkv Di N/2 = 4.2e6, attention over 16 blocks 4 Hq D k Bk = 4.2e6: 33.6 / 8.4.
     assert ratios[32768] == pytest.approx(4.0, abs=0.05)
     assert speed_limits(speed_series("quick", cases=())) is None
+
+
+def test_timed_series_of_a_gate_take_turns_and_share_one_length_with_dense_in_a_check():
+    table = list(speed_series("quick", dense=True))
+    assert {suite._timed(one, together=False).group for one in table} == {"all"}
+    groups = {one.name: suite._timed(one, together=True).group for one in table}
+    assert groups["speed/prefill/4096/low"] == groups["speed/dense/4096"] != ""
+    assert groups["speed/decode/8192"] == groups["speed/control/dense"] == ""

@@ -185,13 +185,14 @@ def attend(
     local_blocks: int = 1,
     sink_blocks: int = 0,
     scale: float,
-    index_scale: float,  # noqa: ARG001 - it ranks unscaled scores
+    index_scale: float,
 ) -> tuple[Tensor, Tensor]:
     """The pipeline with transformers' selection and eager attention; shapes as in the contract.
 
     Raises:
         ValueError: sink blocks, several index key heads, shapes that do not fit.
     """
+    del index_scale  # transformers ranks unscaled scores, to the same selection
     check_index(q_idx, k_idx, cu_q, cu_k, block)
     require_budget(topk, local_blocks, sink_blocks)
     if k_idx.shape[1] != 1:
