@@ -1,8 +1,9 @@
-"""Inputs inside a worker: several sets, refreshed before each timed call, guarded against writes.
+"""Inputs inside a worker: several sets, varied before each timed call, guarded against writes.
 
-Every timed call reads the same buffers with new contents: a result remembered by address, by
-object or by content is then stale, and the judge, who is told which contents were used, sees it.
-Imports torch and the standard library only.
+Every turn reads the same buffers with the contents of another set, and every call of it finds some
+tensors multiplied by a new factor: a result remembered by address, by object or by content is then
+stale, and the judge, who is told which contents were used, sees it. Two checked calls in succession
+never have the same set. Imports torch and the standard library only.
 """
 
 from __future__ import annotations
@@ -15,69 +16,11 @@ from typing import Any
 
 import torch
 
+from msa_harness.guard import check_bytes, check_layouts, layouts, storages
 from msa_harness.protocol import Tree, moved, tensors_in
 
 # Half an octave around one: the contents never repeat, magnitudes stay alike.
 _LOWEST, _HIGHEST = 0.8, 1.25
-
-
-class InputMutatedError(Exception):
-    """The code under test wrote into its inputs."""
-
-
-class Guard:
-    """Remembers the bytes of all storages behind a tree of arguments, gaps between rows included.
-
-    Bytes, not values: inputs hold NaN on purpose, and NaN is not equal to itself.
-    """
-
-    def __init__(self, tree: object) -> None:
-        self._tensors = tensors_in(tree)
-        self._meta = [_meta(tensor) for tensor in self._tensors]
-        self._before = [view.clone() for view in _storages(self._tensors)]
-
-    def check(self) -> None:
-        """Raise where an input is not what it was.
-
-        Raises:
-            InputMutatedError: An input's contents, shape or strides changed.
-        """
-        for index, (tensor, meta) in enumerate(zip(self._tensors, self._meta, strict=True)):
-            if _meta(tensor) != meta:
-                raise InputMutatedError(
-                    f"input tensor {index}: wanted it unchanged, was {meta}, is {_meta(tensor)}"
-                )
-        for index, (before, after) in enumerate(
-            zip(self._before, _storages(self._tensors), strict=True)
-        ):
-            if not _same_bytes(before, after):
-                changed = int((before != after).sum())
-                raise InputMutatedError(
-                    f"input storage {index}: wanted it unchanged, {changed} of {before.numel()} "
-                    "bytes differ after the call"
-                )
-
-
-def _meta(tensor: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...], str, int]:
-    return tuple(tensor.shape), tensor.stride(), str(tensor.dtype), tensor.data_ptr()
-
-
-def _storages(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """One byte view of each distinct storage."""
-    seen: dict[int, torch.Tensor] = {}
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in seen:
-            view = torch.empty(0, dtype=torch.uint8, device=tensor.device)
-            seen[storage.data_ptr()] = view.set_(storage)
-    return list(seen.values())
-
-
-def _same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two byte tensors of one length agree; eight bytes at a time, which is much faster."""
-    whole = one.numel() // 8 * 8
-    words = (x[:whole].view(torch.int64) for x in (one, other))
-    return torch.equal(*words) and torch.equal(one[whole:], other[whole:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +31,48 @@ class Fresh:
         args: Positional arguments.
         kwargs: Keyword arguments.
         index: Which set they are.
-        scale: What the varied tensors of the set were multiplied with.
+        scale: What the varied tensors of the set were multiplied by.
     """
 
     args: list[Any]
     kwargs: dict[str, Any]
     index: int
     scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Buffer:
+    """One storage that calls read, and one of a set that its contents come from.
+
+    Attributes:
+        target: Bytes that are written.
+        source: Bytes that they come from.
+        varied: Tensors within the two that are multiplied on the way.
+    """
+
+    target: torch.Tensor
+    source: torch.Tensor
+    varied: list[tuple[torch.Tensor, torch.Tensor]]
+
+    @property
+    def filled(self) -> bool:
+        """Whether a varied tensor is all there is in it."""
+        return any(
+            target.is_contiguous() and target.nbytes == self.target.nbytes
+            for target, _ in self.varied
+        )
+
+    def expected(self, scale: float) -> torch.Tensor:
+        """Bytes that `target` must have where the varied tensors were multiplied by `scale`."""
+        if not self.varied:
+            return self.source
+        whole = self.source.clone()
+        for target, source in self.varied:
+            place = torch.empty(0, dtype=source.dtype, device=source.device).set_(
+                whole.untyped_storage(), target.storage_offset(), target.shape, target.stride()
+            )
+            torch.mul(source, scale, out=place)
+        return whole
 
 
 class InputSets:
@@ -114,50 +92,69 @@ class InputSets:
             _same_shape(self._sets[0], one, index)
             self._working.append(_with_tensors(one, iter(tensors_in(self._working[0]))))
         self._vary = [self._named(name) for name in vary]
-        self._restored = [
-            self._pairs(working, one)
+        self._buffers = [
+            self._paired(working, one)
             for working, one in zip(self._working, self._sets, strict=True)
         ]
+        self._tensors = tensors_in(self._working[0])
+        self._layouts = layouts(self._tensors)
         self._random = random.Random(seed)
-        self._next = 0
+        self._index, self._checked, self._scale = -1, -1, 1.0
 
     def __len__(self) -> int:
         return len(self._sets)
 
-    def fresh(self) -> Fresh:
-        """New contents in the same buffers."""
-        index = self._next % len(self._sets)
-        self._next += 1
-        scale = self._random.uniform(_LOWEST, _HIGHEST) if self._vary else 1.0
-        for target, source, varies in self._restored[index]:
-            if varies:
-                torch.mul(source, scale, out=target)
-            else:
-                target.copy_(source)
-        working = self._working[index]
-        return Fresh(working["args"], working["kwargs"], index, scale)
+    def turn(self, *, checked: bool = False) -> None:
+        """Put the next set into the buffers.
 
-    def _pairs(self, working: Tree, one: Tree) -> list[tuple[torch.Tensor, torch.Tensor, bool]]:
-        """What is written before a call, from where: storages, or varied tensors within them."""
-        tensors = list(zip(tensors_in(working), tensors_in(one), strict=True))
-        varied = [
-            (target, source, True)
-            for target, source in tensors
-            if any(target is tensor for tensor in self._vary)
+        Args:
+            checked: It will be checked, so it is not the one that was checked last.
+        """
+        self._index = (self._index + 1) % len(self)
+        if checked and self._index == self._checked:
+            self._index = (self._index + 1) % len(self)
+        if checked:
+            self._checked = self._index
+        for buffer in self._buffers[self._index]:
+            if not buffer.filled:
+                buffer.target.copy_(buffer.source)
+
+    def fresh(self) -> Fresh:
+        """Inputs of the next call of the turn."""
+        self._scale = self._random.uniform(_LOWEST, _HIGHEST) if self._vary else 1.0
+        for buffer in self._buffers[self._index]:
+            for target, source in buffer.varied:
+                torch.mul(source, self._scale, out=target)
+        working = self._working[self._index]
+        return Fresh(working["args"], working["kwargs"], self._index, self._scale)
+
+    def check(self) -> None:
+        """Raise where a call of this turn has written into its inputs.
+
+        Raises:
+            InputMutatedError: An input's contents, shape or strides changed.
+        """
+        check_layouts(self._tensors, self._layouts)
+        for index, buffer in enumerate(self._buffers[self._index]):
+            check_bytes(index, buffer.expected(self._scale), buffer.target)
+
+    def _paired(self, working: Tree, one: Tree) -> list[_Buffer]:
+        """What is written before a call, and from where."""
+        pairs = list(zip(tensors_in(working), tensors_in(one), strict=True))
+        sides = (storages(list(side)) for side in zip(*pairs, strict=True))
+        return [
+            _Buffer(
+                target,
+                source,
+                [
+                    pair
+                    for pair in pairs
+                    if pair[0].untyped_storage().data_ptr() == target.data_ptr()
+                    and any(pair[0] is tensor for tensor in self._vary)
+                ],
+            )
+            for target, source in zip(*sides, strict=True)
         ]
-        # A varied tensor that fills its storage is written in one pass.
-        filled = {
-            target.untyped_storage().data_ptr()
-            for target, _, _ in varied
-            if target.is_contiguous() and target.nbytes == target.untyped_storage().nbytes()
-        }
-        storages = zip(*(_storages(list(side)) for side in zip(*tensors, strict=True)), strict=True)
-        plain = [
-            (target, source, False)
-            for target, source in storages
-            if target.untyped_storage().data_ptr() not in filled
-        ]
-        return [*plain, *varied]
 
     def _named(self, name: str) -> torch.Tensor:
         """The working tensor at a position ("0") or under a keyword ("q")."""

@@ -45,7 +45,8 @@ def judge_speed(
     controls: dict[str, SeriesVerdict] = {}
     for one in series:
         for control in _controls(one.gate, everything):
-            controls.setdefault(control.name, _control_verdict(control, one.gate, mode))
+            if control.name not in controls:
+                controls[control.name] = _control_verdict(control, one.gate, mode)
         problem = screen(one, mode) or _not_positive(one)
         if problem is not None:
             verdicts.append(problem)

@@ -142,10 +142,11 @@ class PairRunner:
         return self._stored[one.name]
 
     def _todo(self, block: Block, done: AbstractSet[Key]) -> list[TimedSeries]:
+        """Open series of a block, with the controls; nothing where there is nothing to control."""
         open_ = [one for one in self.series if not is_done(one.name, block.item, done)]
-        wanted = [one for one in open_ if one.name in block.names and one.name not in self._failed]
-        controls = [one for one in open_ if one.control and one not in wanted]
-        return controls + wanted if wanted else []
+        left = [one for one in open_ if one.name not in self._failed]
+        wanted = [one for one in left if one.name in block.names and not one.control]
+        return [one for one in open_ if one.control] + wanted if wanted else []
 
     def _foreign(self, block: Block, side: str, share: float | None) -> Sample:
         unknown = "" if share is not None else "the kernel does not say"

@@ -66,6 +66,32 @@ def timed_answers_kept_by_content(
     return _kept[key]
 
 
+@fault("cheat", "speed:speed/select_blocks/4096")
+@wrapping("msa.fast.selecting.select_blocks")
+def selection_kept_by_address(right: Given, scores: Tensor, *rest: Given, **more: Given) -> Given:
+    """Scores at a known address get the selection from before."""
+    key = ("selection", scores.data_ptr(), scores.shape)
+    if key not in _kept:
+        _kept[key] = (scores, right(scores, *rest, **more))
+    return _kept[key][1]
+
+
+@fault("cheat", _SPEED)
+@wrapping(_ATTEND)
+def index_branch_kept_by_address(right: Given, *tensors: Tensor, **rest: Given) -> Given:
+    """Index queries at a known address are not scored again: attention is computed, and fast."""
+    from msa import fast
+
+    q, k, v, q_idx, _ = tensors
+    key = ("index", q_idx.data_ptr(), q_idx.shape)
+    if key not in _kept:
+        _kept[key] = (q_idx, right(*tensors, **rest)[1])
+    selection = _kept[key][1]
+    names = ("cu_q", "cu_k", "block", "scale")
+    shared = {name: rest[name] for name in names}
+    return fast.sparse_attention(q, k, v, selection, **shared)[0], selection
+
+
 @fault("cheat", _LENGTHS)
 @wrapping(_ATTENTION)
 def inputs_scaled_in_place(
