@@ -8,7 +8,6 @@ never have the same set. Imports torch and the standard library only.
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,11 +66,8 @@ class _Buffer:
         if not self.varied:
             return self.source
         whole = self.source.clone()
-        for target, source in self.varied:
-            place = torch.empty(0, dtype=source.dtype, device=source.device).set_(
-                whole.untyped_storage(), target.storage_offset(), target.shape, target.stride()
-            )
-            torch.mul(source, scale, out=place)
+        for _, source in self.varied:
+            torch.mul(source, scale, out=_within(whole, source))
         return whole
 
 
@@ -87,16 +83,16 @@ class InputSets:
         if not isinstance(sets, list) or not sets:
             raise ValueError(f"inputs: wanted a list of at least one set, got {sets!r:.80}")
         self._sets = [moved(one, torch.device(device)) for one in sets]
-        self._working = [copy.deepcopy(self._sets[0])]
-        for index, one in enumerate(self._sets[1:], start=1):
+        self._tensors = _laid_out_like(tensors_in(self._sets[0]))
+        self._working = []
+        for index, one in enumerate(self._sets):
             _same_shape(self._sets[0], one, index)
-            self._working.append(_with_tensors(one, iter(tensors_in(self._working[0]))))
+            self._working.append(_with_tensors(one, iter(self._tensors)))
         self._vary = [self._named(name) for name in vary]
         self._buffers = [
             self._paired(working, one)
             for working, one in zip(self._working, self._sets, strict=True)
         ]
-        self._tensors = tensors_in(self._working[0])
         self._layouts = layouts(self._tensors)
         self._random = random.Random(seed)
         self._index, self._checked, self._scale = -1, -1, 1.0
@@ -166,6 +162,19 @@ class InputSets:
             valid = [str(i) for i in range(len(first["args"]))] + list(first["kwargs"])
             raise ValueError(f"vary: wanted a floating tensor among {valid}, got {name!r}")
         return where
+
+
+def _laid_out_like(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors without contents that share storages as the given ones do."""
+    own = {view.data_ptr(): torch.empty_like(view) for view in storages(tensors)}
+    return [_within(own[tensor.untyped_storage().data_ptr()], tensor) for tensor in tensors]
+
+
+def _within(storage: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The part of a storage, as bytes, that stands where another tensor does in its own."""
+    place = torch.empty(0, dtype=like.dtype, device=like.device)
+    where = (like.storage_offset(), like.shape, like.stride())
+    return place.set_(storage.untyped_storage(), *where)
 
 
 def _with_tensors(value: Tree, tensors: Iterator[torch.Tensor]) -> Tree:

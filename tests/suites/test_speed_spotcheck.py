@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -46,3 +48,38 @@ def test_values_in_another_scale_are_noticed(answered):
     # An answer kept from a call with other values.
     stale = spotcheck.check_pipeline(given, out, selection, ROWS, value_scale=2.0)
     assert "relative error" in stale
+
+
+def test_a_row_that_is_wrong_is_named_and_a_near_tie_is_not_wrong(answered):
+    given, out, selection = answered
+    spoiled = out.clone()
+    spoiled[ROWS[5]] *= 1.01
+    assert f"row {ROWS[5]}, group 0" in spotcheck.check_pipeline(given, spoiled, selection, ROWS)
+    spoiled[ROWS[5]] = torch.nan
+    assert f"row {ROWS[5]}, group 0" in spotcheck.check_pipeline(given, spoiled, selection, ROWS)
+    last = selection.clone()  # the same blocks in another order
+    last[-1] = last[-1].flip(-1)
+    assert spotcheck.check_pipeline(given, out, last, ROWS) == ""
+
+
+@pytest.mark.parametrize("row", [0, 299])
+def test_a_single_row_is_checked(answered, row):
+    given, out, selection = answered
+    for _ in range(2):  # what is kept of the first check serves the second
+        assert spotcheck.check_pipeline(given, out, selection, [row]) == ""
+        assert "error" in spotcheck.check_pipeline(given, out * 1.001, selection, [row])
+
+
+@pytest.mark.parametrize(
+    "selection", [torch.zeros(1, dtype=torch.int32), torch.zeros(300, 2, 3), "none", 5]
+)
+def test_a_selection_that_is_none_is_said_to_be_none(answered, selection):
+    given, out, _ = answered
+    wanted = r"selection: wanted torch.int32 or torch.int64 \[300, 2, 4\], got "
+    for said in (
+        spotcheck.check_pipeline(given, out, selection, ROWS),
+        spotcheck.check_selection(given, selection, ROWS),
+    ):
+        assert re.match(wanted, said)
+    assert "out: wanted torch.float32" in spotcheck.check_pipeline(given, None, None, ROWS)
+    assert "scores: wanted torch.float32" in spotcheck.check_scores(given, selection, ROWS, 1.0)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msa_harness.records import Sample, finite
+from msa_suites.quality.items import NLL_TASKS, RECALL_TASKS
 
 #: Unit by the first word of a metric's name.
 UNITS = {
@@ -26,6 +27,12 @@ def series_name(row: Mapping[str, Any]) -> str:
     metric, _, where = str(row["metric"]).partition("_")
     name = "/".join(["quality", row["task"], *([where] if where else []), metric])
     return f"{name}/dense" if row.get("attention") == "dense" else name
+
+
+def main_series(task: str) -> tuple[str, str]:
+    """Series and unit that stand for a task of which nothing could be measured."""
+    metric = "recall" if task in RECALL_TASKS else "nll" if task in NLL_TASKS else "kl"
+    return f"quality/{task}/{metric}", UNITS[metric]
 
 
 def to_samples(

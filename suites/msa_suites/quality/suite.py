@@ -7,10 +7,10 @@ from dataclasses import replace
 from functools import partial
 
 from msa_harness.client import CallFailedError, Worker, WorkerError
-from msa_harness.records import INVALID, Sample
+from msa_harness.records import INVALID, WRONG, Sample
 from msa_suites.models.attention import why_not
 from msa_suites.quality.items import TASKS
-from msa_suites.quality.samples import to_samples
+from msa_suites.quality.samples import main_series, to_samples
 from msa_suites.session import Session
 from msa_suites.together import merged
 
@@ -40,7 +40,7 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
     with session.worker(label) as worker:
         if why := why_not(session.card(label)["operations"]):
             # A model needs the parts; an implementation without them is not wrong.
-            items = {f"quality/{name}/recall": "recall" for name in open_}
+            items = dict(main_series(name) for name in open_)
             yield session.missing("quality", label, items=items, why=why, skip=True)
             return
         worker.load("evaluate", "msa_suites.quality.evaluate:evaluate")
@@ -96,12 +96,13 @@ def _failure(session: Session, label: str, task: str, error: CallFailedError) ->
     """A task that could not be measured; contexts that are too short void the run."""
     if error.type in ("FileNotFoundError", "FixtureError", "ItemsError"):
         raise WorkerError(error.message)
-    detail = INVALID if error.type == "QualityInvalid" else "wrong: "
+    detail = INVALID if error.type == "QualityInvalid" else WRONG
+    series, unit = main_series(task)
     return Sample(
         suite="quality",
-        series=f"quality/{task}/recall",
+        series=series,
         subject=label,
-        unit="recall",
+        unit=unit,
         item="all",
         value=None,
         detail=f"{detail}{error.type}: {error.message}",
