@@ -50,9 +50,10 @@ def gate(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The project's own fast tests."""
     install(session, "-e", ".[asv,dev]")
-    # Processes share the cores; threads inside each would fight over them.
+    # Processes share the cores; threads inside each would fight over them. Who is done early takes
+    # over from the others: some tests are whole gates.
     session.run(
-        *("python", "-P", "-m", "pytest", "-n", "auto", *session.posargs),
+        *("python", "-P", "-m", "pytest", "-n", "auto", "--dist", "worksteal", *session.posargs),
         env={"OMP_NUM_THREADS": "1"},
     )
 

@@ -9,7 +9,6 @@ simulated by multiplying head's times; what it costs to detect depends on the no
 
 from __future__ import annotations
 
-import gc
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -138,14 +137,8 @@ def simulate(
         raise ValueError(f"series: wanted one of {', '.join(names)}, got {series!r}")
     draw = random.Random(seed)
     tally = Tally(slowdown, series)
-    # Statsmodels collects garbage in every adjustment of p values: what is there already need not
-    # be looked through thousands of times.
-    gc.freeze()
-    try:
-        for _ in range(count):
-            _one_gate(pairs, gates, names, draw, tally)
-    finally:
-        gc.unfreeze()
+    for _ in range(count):
+        _one_gate(pairs, gates, names, draw, tally)
     return tally
 
 

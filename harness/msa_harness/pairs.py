@@ -10,16 +10,17 @@ processes took.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import median
 
-from msa_harness.blocks import SUITE, Block, first_blocks, is_done, more_blocks
+from msa_harness.blocks import Block, first_blocks, is_done, more_blocks
 from msa_harness.client import CallFailedError, Worker, WorkerError
 from msa_harness.conditions import ForeignLoad
+from msa_harness.pair_samples import FOREIGN, STARTUP, Rows
 from msa_harness.samples import ERROR, WRONG, Key, Sample
 from msa_harness.starting import starter
 from msa_harness.stored import StoredSets
@@ -27,8 +28,6 @@ from msa_harness.timed import TimedSeries, grouped, inputs_of, prepare, take_tur
 from msa_harness.turns import Turns
 
 __all__ = [
-    "FOREIGN",
-    "STARTUP",
     "Block",
     "PairRunner",
     "TimedSeries",
@@ -36,11 +35,9 @@ __all__ = [
     "more_blocks",
 ]
 
-STARTUP = "speed/startup"
 _NAMES_SHOWN = 3
 #: The median of fewer calls is no median.
 _LEAST_TURNS = 4
-FOREIGN = "speed/machine/foreign_load"
 
 
 @dataclass
@@ -68,6 +65,7 @@ class PairRunner:
     repro: Callable[[str], str] = lambda _name: ""
     _failed: set[str] = field(default_factory=set)
     _stored: dict[str, StoredSets] = field(default_factory=dict)
+    _rows: Rows = field(init=False)
 
     def __post_init__(self) -> None:
         """Refuse what could not be judged."""
@@ -80,6 +78,7 @@ class PairRunner:
             raise ValueError(f"alternations: wanted at least 1, got {self.alternations}")
         if not self.seconds > 0:
             raise ValueError(f"seconds: wanted more than 0, got {self.seconds}")
+        self._rows = Rows(self.sides, self.ran, self.repro)
 
     def run(
         self, blocks: Sequence[Block], done: AbstractSet[Key] = frozenset()
@@ -119,22 +118,20 @@ class PairRunner:
             turns = Turns(list(workers.values()))
             if not is_done(STARTUP, block.item, done):
                 took = {side: workers[side].start_seconds for side in self.sides}
-                yield [self._sample(STARTUP, block, side, took[side]) for side in self.sides]
-            for index, group in enumerate(grouped(todo), start=1):
+                yield [self._rows.one(STARTUP, block, side, took[side]) for side in self.sides]
+            groups = grouped(todo)
+            for index, group in enumerate(groups, start=1):
                 names = ", ".join(one.name for one in group[:_NAMES_SHOWN])
                 names += " and others in turn" if len(group) > _NAMES_SHOWN else ""
                 self.say(f"{where}, step {index}: {names} ({block.item})")
                 yield from self._time(group, block, workers, turns)
+                if index < len(groups):
+                    _forget(group, workers.values())
             if not is_done(FOREIGN, block.item, done):
-                share = foreign.share()
-                yield [self._foreign(block, side, share) for side in self.sides] + [
-                    self._sample(c.series, block, side, c.value, c.detail, unit=c.unit)
-                    for c in turns.conditions()
-                    for side in self.sides
-                ]
+                yield self._rows.machine(block, foreign.share(), turns.conditions())
         finally:
-            for worker in workers.values():
-                worker.close()
+            with ThreadPoolExecutor(len(workers)) as pool:
+                list(pool.map(Worker.close, workers.values()))
 
     def _sets(self, one: TimedSeries) -> StoredSets:
         if one.name not in self._stored:
@@ -147,10 +144,6 @@ class PairRunner:
         left = [one for one in open_ if one.name not in self._failed]
         wanted = [one for one in left if one.name in block.names and not one.control]
         return [one for one in open_ if one.control] + wanted if wanted else []
-
-    def _foreign(self, block: Block, side: str, share: float | None) -> Sample:
-        unknown = "" if share is not None else "the kernel does not say"
-        return self._sample(FOREIGN, block, side, share, unknown, unit="share")
 
     def _time(
         self, group: Sequence[TimedSeries], block: Block, workers: dict[str, Worker], turns: Turns
@@ -187,10 +180,9 @@ class PairRunner:
                 if last:
                     ended.add(one.name)
         for one in group:
-            for side in self.sides:
-                with suppress(WorkerError):
-                    workers[side].drop(inputs_of(one))
-            yield self._samples(one, block, seconds[one.name], problems[one.name])
+            if any(problems[one.name].values()):
+                self._failed.add(one.name)
+            yield self._rows.timed(one.name, block, seconds[one.name], problems[one.name])
 
     def _is_last(self, turn: int, spent: Iterable[Sequence[float]]) -> bool:
         """Whether turn number `turn` ends a series; both sides get as many turns."""
@@ -199,27 +191,6 @@ class PairRunner:
             with_this = slower * (turn + 1) / max(turn, 1)
             return turn + 1 == self.alternations or with_this >= self.seconds
         return False
-
-    def _samples(
-        self,
-        one: TimedSeries,
-        block: Block,
-        seconds: Mapping[str, list[float]],
-        problems: Mapping[str, str],
-    ) -> list[Sample]:
-        if not any(problems.values()):
-            return [
-                self._sample(one.name, block, side, median(seconds[side]), raw=seconds[side])
-                for side in self.sides
-            ]
-        self._failed.add(one.name)
-        guilty = ", ".join(side for side in self.sides if problems[side])
-        return [
-            self._sample(
-                one.name, block, side, None, problems[side] or f"not timed: {guilty} failed"
-            )
-            for side in self.sides
-        ]
 
     def _guarded(
         self, side: str, workers: dict[str, Worker], action: Callable[[Worker], str]
@@ -234,26 +205,10 @@ class PairRunner:
             return f"{ERROR}{error}"
         return f"{WRONG}{problem}" if problem else ""
 
-    def _sample(
-        self,
-        name: str,
-        block: Block,
-        side: str,
-        value: float | None,
-        detail: str = "",
-        raw: Sequence[float] = (),
-        unit: str = "s",
-    ) -> Sample:
-        return Sample(
-            suite=SUITE,
-            series=name,
-            subject=side,
-            unit=unit,
-            item=block.item,
-            value=value,
-            cluster=block.item,
-            detail=detail,
-            raw=tuple(raw),
-            ran=self.ran(side),
-            repro=self.repro(name),
-        )
+
+def _forget(group: Iterable[TimedSeries], workers: Iterable[Worker]) -> None:
+    """Make room for the inputs of the next group."""
+    for worker in workers:
+        for one in group:
+            with suppress(WorkerError):
+                worker.drop(inputs_of(one))

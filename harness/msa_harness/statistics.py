@@ -6,6 +6,7 @@ probability 2 * confidence - 1. Positive differences mean that head is worse; ca
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,7 +119,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p values, in the given order."""
     if not p_values:
         return []
-    return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+    # It collects garbage at its end, 0.1 s among a judge's objects: these need no looking through.
+    gc.freeze()
+    try:
+        return [float(p) for p in multipletests(list(p_values), method="holm")[1]]
+    finally:
+        gc.unfreeze()
 
 
 def detectable(

@@ -13,15 +13,8 @@ import torch
 from msa_harness.client import Worker, WorkerError
 from msa_harness.gates import parse_gates
 from msa_harness.judge import judge
-from msa_harness.pairs import (
-    FOREIGN,
-    STARTUP,
-    Block,
-    PairRunner,
-    TimedSeries,
-    first_blocks,
-    more_blocks,
-)
+from msa_harness.pair_samples import FOREIGN, STARTUP
+from msa_harness.pairs import Block, PairRunner, TimedSeries, first_blocks, more_blocks
 from msa_harness.records import ERROR, WRONG
 from msa_harness.subjects import Subject
 
