@@ -9,10 +9,11 @@ from msa_suites.faults.code import Code
 from msa_suites.faults.table import Given, fault, wrapping
 
 _ITEMS = "msa_suites.quality.items.load_items"
-_FACTS = "quality:msa_facts"
+#: The cheapest of the tasks: what is wrong here is wrong with any.
+_NEEDLE = "quality:msa_niah_single"
 
 
-@fault("harness", _FACTS)
+@fault("harness", _NEEDLE)
 @wrapping(_ITEMS)
 def contexts_below_the_budget(right: Given, *args: Given, **kwargs: Given) -> Given:
     """Contexts are cut to a length at which MSA is dense attention."""
@@ -21,28 +22,28 @@ def contexts_below_the_budget(right: Given, *args: Given, **kwargs: Given) -> Gi
     )
 
 
-@fault("harness", _FACTS)
+@fault("harness", _NEEDLE)
 @wrapping(_ITEMS)
 def half_of_the_items_left_out(right: Given, *args: Given, **kwargs: Given) -> Given:
     """Head answers half of what base answered."""
     return tuple(right(*args, **kwargs)[::2])
 
 
-@fault("harness", _FACTS)
+@fault("harness", _NEEDLE)
 @wrapping(_ITEMS)
 def other_items_than_base(right: Given, *args: Given, **kwargs: Given) -> Given:
     """Head answers other items, which cannot be paired."""
     return tuple(replace(item, hash=item.hash[::-1]) for item in right(*args, **kwargs))
 
 
-@fault("harness", _FACTS)
+@fault("harness", _NEEDLE)
 @wrapping(_ITEMS)
 def no_items(right: Given, *args: Given, **kwargs: Given) -> Given:
     """Nothing is asked: a gate that measures nothing and passes."""
     return ()
 
 
-@fault("harness", _FACTS)
+@fault("harness", _NEEDLE)
 @wrapping("msa.retrofit_attention.mask")
 def model_replaced_by_noise(right: Given, **arguments: Given) -> Given:
     """The model under the retrofit is broken: dense and sparse alike know nothing."""
