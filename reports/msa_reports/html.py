@@ -7,9 +7,10 @@ import hashlib
 from functools import cache
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from msa_reports.gate_page import GatePage
 from msa_reports.page import Page
 
 _PAGE_ROWS = 150  # rows of a suite that are laid out before the reader asks for more
@@ -27,14 +28,17 @@ def _digest(text: str) -> str:
 
 
 @cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+def _templates() -> Environment:
+    return Environment(
+        loader=FunctionLoader(_source),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(_source("report.html.j2"))
 
 
-def render(page: Page) -> str:
+def render(page: Page | GatePage) -> str:
     """Return ``page`` as one self-contained HTML document.
 
     Every string is escaped by the template; and the policy in the page lets a browser run the
@@ -45,9 +49,12 @@ def render(page: Page) -> str:
         f"default-src 'none'; style-src {_digest(css)}; script-src {_digest(js)} {_digest(early)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
+    template = "report.html.j2" if isinstance(page, Page) else "gate.html.j2"
     # Style and script are this package's own files; only they pass unescaped.
     return (
-        _template().render(
+        _templates()
+        .get_template(template)
+        .render(
             page=page,
             policy=policy,
             css=Markup(css),

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from msa_reports.gate_report import write_gate_report
 from msa_reports.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
@@ -251,3 +252,28 @@ def test_two_thousand_series_are_ready_within_two_seconds(opened, make_series):
             )
         )
     assert 0 < min(times) < 2000
+
+
+def test_the_page_of_the_gate_itself_sorts_and_filters(driver, tmp_path):
+    rows = [
+        {"name": name, "class": "selection", "summary": "Wrong.", "seen": "", "gate": "work",
+         "verdict": "REGRESSION", "detail": "", "caught": name != "b", "applied": True,
+         "seconds": seconds}
+        for name, seconds in (("a", 10.5), ("b", 9.0), ("c", 100.0))
+    ]  # fmt: skip
+    (tmp_path / "faults.json").write_text(json.dumps({"faults": rows}))
+    driver.get_log("browser")
+    driver.get(write_gate_report(tmp_path).html.as_uri())
+    assert _shown(driver) == ["b", "a", "c"]
+    driver.find_elements("css selector", "thead button")[6].click()
+    assert _shown(driver) == ["b", "a", "c"]
+    driver.find_elements("css selector", "thead button")[6].click()
+    assert _shown(driver) == ["c", "a", "b"]
+    driver.execute_script(
+        "const s = document.querySelector('.tools select'); s.value = 'MISSED';"
+        "s.dispatchEvent(new Event('change'));"
+    )
+    assert _shown(driver) == ["b"]
+    assert driver.find_element("css selector", ".tools output").text == "Found 1 of 3 rows"
+    assert driver.get_log("browser") == []
+    assert driver.execute_script(CONTRAST) == []

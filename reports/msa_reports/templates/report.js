@@ -30,7 +30,7 @@
     const matching = [...table.tBodies[0].rows].filter((row) => !row.hidden);
     matching.forEach((row, i) => row.classList.toggle("late", i >= limit));
     more.hidden = matching.length <= limit;
-    more.textContent = `Show ${matching.length - limit} more of this suite`;
+    more.textContent = `Show ${matching.length - limit} more of this table`;
   };
 
   for (const table of tables) {
@@ -77,7 +77,7 @@
         table.parentNode.hidden = [...table.tBodies[0].rows].every((row) => row.hidden);
         shorten(table);
       }
-      count.textContent = `Found ${shown} of ${rows.length} series`;
+      count.textContent = `Found ${shown} of ${rows.length} ${tools.dataset.noun}`;
     };
     tools.hidden = false;
     box.addEventListener("input", filter);
