@@ -127,6 +127,7 @@ class Worker:
         sets: StoredSets,
         *,
         vary: Sequence[str] = (),
+        shift: Sequence[str] = (),
         seed: int = 0,
         timeout: float | None = None,
     ) -> None:
@@ -137,11 +138,12 @@ class Worker:
             sets: Handed out in turn.
             vary: Floating tensors (position "0", or keyword) that are multiplied with a fresh
                 random factor before each call.
+            shift: The same with powers of two, which round nothing: nobody needs to be told.
             seed: Of these factors.
             timeout: Seconds.
         """
-        request = {"handle": handle, "path": sets.path, "vary": list(vary), "seed": seed}
-        self._ask("put", request, timeout)
+        request = {"handle": handle, "path": sets.path, "seed": seed}
+        self._ask("put", {**request, "vary": list(vary), "shift": list(shift)}, timeout)
 
     def drop(self, handle: str) -> None:
         """Forget an object or inputs."""

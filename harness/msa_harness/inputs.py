@@ -20,6 +20,8 @@ from msa_harness.protocol import Tree, moved, tensors_in
 
 # Half an octave around one: the contents never repeat, magnitudes stay alike.
 _LOWEST, _HIGHEST = 0.8, 1.25
+# Powers of two round nothing, in any dtype, as long as they make nothing small.
+_SHIFTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,35 +49,53 @@ class _Buffer:
         target: Bytes that are written.
         source: Bytes that they come from.
         varied: Tensors within the two that are multiplied on the way.
+        shifted: Those of them that are multiplied by a power of two.
     """
 
     target: torch.Tensor
     source: torch.Tensor
     varied: list[tuple[torch.Tensor, torch.Tensor]]
+    shifted: list[tuple[torch.Tensor, torch.Tensor]]
+
+    def pairs(
+        self, factors: tuple[float, float]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
+        """Target, source and factor of what is multiplied."""
+        for pairs, factor in zip((self.varied, self.shifted), factors, strict=True):
+            for target, source in pairs:
+                yield target, source, factor
 
     @property
     def filled(self) -> bool:
         """Whether a varied tensor is all there is in it."""
         return any(
             target.is_contiguous() and target.nbytes == self.target.nbytes
-            for target, _ in self.varied
+            for target, _ in (*self.varied, *self.shifted)
         )
 
-    def expected(self, scale: float) -> torch.Tensor:
-        """Bytes that `target` must have where the varied tensors were multiplied by `scale`."""
-        if not self.varied:
+    def expected(self, factors: tuple[float, float]) -> torch.Tensor:
+        """Bytes that `target` must have after a multiplication by `factors`."""
+        if not self.varied and not self.shifted:
             return self.source
         whole = self.source.clone()
-        for _, source in self.varied:
-            torch.mul(source, scale, out=_within(whole, source))
+        for _, source, factor in self.pairs(factors):
+            torch.mul(source, factor, out=_within(whole, source))
         return whole
 
 
 class InputSets:
     """Sets of arguments of one shape, handed out in turn through one set of buffers."""
 
-    def __init__(self, sets: object, device: str, vary: Sequence[str], seed: int) -> None:
-        """Take `[{"args": [...], "kwargs": {...}}, ...]`.
+    def __init__(
+        self,
+        sets: object,
+        device: str,
+        vary: Sequence[str],
+        seed: int,
+        *,
+        shift: Sequence[str] = (),
+    ) -> None:
+        """Take `[{"args": [...], "kwargs": {...}}, ...]`, and names as `client.Worker.put`.
 
         Raises:
             ValueError: No set, sets of different shapes, or a name to vary that is not there.
@@ -89,13 +109,15 @@ class InputSets:
             _same_shape(self._sets[0], one, index)
             self._working.append(_with_tensors(one, iter(self._tensors)))
         self._vary = [self._named(name) for name in vary]
+        self._shift = [self._named(name) for name in shift]
         self._buffers = [
             self._paired(working, one)
             for working, one in zip(self._working, self._sets, strict=True)
         ]
         self._layouts = layouts(self._tensors)
         self._random = random.Random(seed)
-        self._index, self._checked, self._scale = -1, -1, 1.0
+        self._index, self._checked = -1, -1
+        self._factors = (1.0, 1.0)
 
     def __len__(self) -> int:
         return len(self._sets)
@@ -117,12 +139,13 @@ class InputSets:
 
     def fresh(self) -> Fresh:
         """Inputs of the next call of the turn."""
-        self._scale = self._random.uniform(_LOWEST, _HIGHEST) if self._vary else 1.0
+        scale = self._random.uniform(_LOWEST, _HIGHEST) if self._vary else 1.0
+        self._factors = (scale, 2.0 ** self._random.randint(0, _SHIFTS))
         for buffer in self._buffers[self._index]:
-            for target, source in buffer.varied:
-                torch.mul(source, self._scale, out=target)
+            for target, source, factor in buffer.pairs(self._factors):
+                torch.mul(source, factor, out=target)
         working = self._working[self._index]
-        return Fresh(working["args"], working["kwargs"], self._index, self._scale)
+        return Fresh(working["args"], working["kwargs"], self._index, scale)
 
     def check(self) -> None:
         """Raise where a call of this turn has written into its inputs.
@@ -132,23 +155,23 @@ class InputSets:
         """
         check_layouts(self._tensors, self._layouts)
         for index, buffer in enumerate(self._buffers[self._index]):
-            check_bytes(index, buffer.expected(self._scale), buffer.target)
+            check_bytes(index, buffer.expected(self._factors), buffer.target)
 
     def _paired(self, working: Tree, one: Tree) -> list[_Buffer]:
         """What is written before a call, and from where."""
         pairs = list(zip(tensors_in(working), tensors_in(one), strict=True))
         sides = (storages(list(side)) for side in zip(*pairs, strict=True))
+
+        def among(target: torch.Tensor, named: list[torch.Tensor]) -> list[Any]:
+            return [
+                pair
+                for pair in pairs
+                if pair[0].untyped_storage().data_ptr() == target.data_ptr()
+                and any(pair[0] is tensor for tensor in named)
+            ]
+
         return [
-            _Buffer(
-                target,
-                source,
-                [
-                    pair
-                    for pair in pairs
-                    if pair[0].untyped_storage().data_ptr() == target.data_ptr()
-                    and any(pair[0] is tensor for tensor in self._vary)
-                ],
-            )
+            _Buffer(target, source, among(target, self._vary), among(target, self._shift))
             for target, source in zip(*sides, strict=True)
         ]
 

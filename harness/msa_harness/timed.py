@@ -19,7 +19,8 @@ class TimedSeries:
         operation: Attribute path below it; empty for the object itself.
         inputs: Builds the input sets (see `stored.StoredSets`); called once a run.
         target: "module:attribute" to load under `handle` first; empty where it is loaded already.
-        vary: Tensors of fresh contents in every call.
+        vary: Tensors of fresh contents in every call, see `client.Worker.put`.
+        shift: The same, by powers of two.
         check: Says what is wrong with an output, given the timing that carries it; empty for right.
             Asked before anything is timed, and again of the last timed call.
         rows: Rows of the output's first dimension that `check` reads; empty: all.
@@ -36,6 +37,7 @@ class TimedSeries:
     inputs: Callable[[], Sequence[Mapping[str, object]]]
     target: str = ""
     vary: tuple[str, ...] = ()
+    shift: tuple[str, ...] = ()
     check: Callable[[Timing], str] | None = None
     rows: tuple[int, ...] = ()
     control: bool = False
@@ -60,7 +62,7 @@ def prepare(worker: Worker, one: TimedSeries, sets: StoredSets, *, seed: int) ->
     """Load, put, warm up and check: nothing is timed on a red check."""
     if one.target:
         worker.load(one.handle, one.target)
-    worker.put(inputs_of(one), sets, vary=one.vary, seed=seed)
+    worker.put(inputs_of(one), sets, vary=one.vary, shift=one.shift, seed=seed)
     timing = worker.time(
         one.handle,
         one.operation,

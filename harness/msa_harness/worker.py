@@ -27,6 +27,7 @@ from msa_harness.attestation import module_info
 from msa_harness.guard import Guard, InputMutatedError
 from msa_harness.inputs import InputSets
 from msa_harness.memory import peak_bytes
+from msa_harness.outputs import OutputError, checked, few_rows
 from msa_harness.protocol import Tree
 from msa_harness.stored import mapped
 from msa_harness.vector_math import settle
@@ -37,10 +38,6 @@ _sleep: Callable[[float], None] = time.sleep
 # of the other worker, which has just answered.
 _SETTLE_SECONDS = 0.002
 _TRACEBACK_CHARACTERS = 4000
-
-
-class _OutputError(Exception):
-    """The code under test returned what cannot be checked."""
 
 
 class _Server:
@@ -107,7 +104,7 @@ class _Server:
     def _put(self, request: Mapping[str, Any]) -> dict[str, object]:
         sets = protocol.resolved(mapped(request["path"]), self._lookup)
         self._inputs[request["handle"]] = InputSets(
-            sets, self._device, request["vary"], request["seed"]
+            sets, self._device, request["vary"], request["seed"], shift=request["shift"]
         )
         return {"sets": len(self._inputs[request["handle"]])}
 
@@ -132,7 +129,7 @@ class _Server:
         if request["keep"]:
             self._objects[request["keep"]] = output
             return {"output": None}
-        return {"output": _checked(output)}
+        return {"output": checked(output)}
 
     def _sets(self, request: Mapping[str, Any]) -> InputSets:
         handle = request["inputs"]
@@ -162,22 +159,16 @@ class _Server:
                     if call >= request["warmup"]:
                         seconds.append((stop - start) * 1e-9)
                     # Outside the clock: a promise of an output is none.
-                    checked = last and request["verify"]
-                    sent = self._sent(output, request["rows"] if checked else None)
-                    if checked:
+                    verify = last and request["verify"]
+                    rows = request["rows"] if verify else few_rows(self._device)
+                    sent = checked(output, rows)
+                    if verify:
                         sets.check()
                         reply = {"output": sent, "index": fresh.index, "scale": fresh.scale}
                     del output, sent
         finally:
             gc.enable()
         return {"seconds": seconds, **reply}
-
-    def _sent(self, output: object, rows: Sequence[int] | None) -> object:
-        """An output as plain values: all rows, some, or, with None, as few as show that it is."""
-        if rows is None:
-            # Elsewhere than on the CPU, a whole output would have to be copied.
-            rows = [] if self._device == "cpu" else [0]
-        return _checked(protocol.sampled(output, rows) if rows else output)
 
     def _memory(self, request: Mapping[str, Any]) -> dict[str, object]:
         operation, sets = self._operation(request), self._sets(request)
@@ -204,20 +195,13 @@ class _Server:
 def _kind(error: BaseException) -> str:
     if isinstance(error, InputMutatedError):
         return "mutated"
-    return "output" if isinstance(error, _OutputError) else "raised"
+    return "output" if isinstance(error, OutputError) else "raised"
 
 
 def _attribute(target: Tree, path: str) -> Tree:
     for name in filter(None, path.split(".")):
         target = getattr(target, name)
     return target
-
-
-def _checked(output: object) -> object:
-    try:
-        return protocol.plain(output, "output")
-    except TypeError as error:
-        raise _OutputError(str(error)) from error
 
 
 def _synchronise() -> None:

@@ -110,3 +110,20 @@ def test_what_an_earlier_call_of_the_turn_wrote_is_found():
     inputs.turn()
     inputs.fresh()
     inputs.check()  # the next turn starts from the set
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_shifted_is_rounded_in_no_dtype(dtype):
+    values = torch.randn(64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    sets = [{"args": [values, values.clone()], "kwargs": {}}]
+    inputs = InputSets(sets, "cpu", ["0"], 0, shift=["1"])
+    powers = set()
+    for _ in range(40):
+        inputs.turn()
+        one = inputs.fresh()
+        factor = one.args[1].double() / values.double()
+        assert torch.equal(factor, factor[:1].expand_as(factor))
+        powers.add(math.log2(float(factor[0])))
+        inputs.check()
+    assert powers <= set(range(9))
+    assert len(powers) > 5

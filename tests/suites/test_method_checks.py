@@ -1,10 +1,14 @@
 """The retrofit's checks see what a comparison of the retrofit with itself cannot."""
 
+import importlib
+
 import pytest
 import torch
 
+import msa.scorers
 from msa import fast
-from msa_suites.method import checks, oracle_model
+from msa_harness.protocol import resolved
+from msa_suites.method import checks, checks_settings, oracle_model, oracle_scorers
 from msa_suites.method.subject import Retrofitted
 
 ROW = list(b"the quick brown fox jumps over the lazy dog. " * 3)
@@ -41,3 +45,98 @@ def test_the_oracle_with_all_blocks_is_the_models_own_attention():
     torch.testing.assert_close(kept, dense, rtol=0, atol=1e-3)
     assert (dropped[:32] - kept[:32]).abs().max() < 1e-9
     assert (dropped[32:] - kept[32:]).abs().max() > 0.1
+
+
+class Local:
+    """A worker in this process."""
+
+    def __init__(self):
+        self.loaded = {"implementation": fast}
+
+    def load(self, handle, target):
+        module, _, name = target.partition(":")
+        self.loaded[handle] = getattr(importlib.import_module(module), name)
+
+    def call(self, handle, _operation="", args=(), kwargs=None):
+        return self.loaded[handle](*resolved(list(args), self.loaded.get), **(kwargs or {}))
+
+
+AROUND = {
+    "scorers": checks_settings.check_scorers,
+    "config": checks_settings.check_config,
+    "cost": checks_settings.check_cost,
+    "windows": checks_settings.check_windows,
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_what_stands_around_a_layer_is_right(name):
+    assert AROUND[name](Local()) == ""
+
+
+def test_every_scorer_has_a_definition_to_be_compared_with():
+    assert set(oracle_scorers.RULES) | {"random"} == set(msa.scorers.SCORERS)
+
+
+def largest_only(keys, block):
+    most = keys.view(-1, block, *keys.shape[1:]).cummax(1).values
+    return torch.cat([most, -most], -1)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "make", "text"),
+    [
+        ("scorers", "msa.scorers.tiles.TILE_BYTES", lambda _: 1, ""),
+        ("scorers", "msa.scorers.max.hide_future_tokens", lambda _: lambda x, _tile: x, "max: "),
+        (
+            "scorers",
+            "msa.scorers.mean._running_mean",
+            lambda right: lambda keys, block: right(keys, block) * 1.001,
+            "mean: sequence 0: relative error",
+        ),
+        (
+            "scorers",
+            "msa.scorers.recent.hide_future_blocks",
+            lambda _: lambda scores, *_rest: scores,
+            "recent: sequence 0: wanted -inf where no token is visible",
+        ),
+        ("scorers", "msa.scorers.random._mixed", lambda _: lambda x: x, "random: wanted even"),
+        (
+            "scorers",
+            "msa.scorers.random._mixed",
+            lambda right: lambda x: right(x * 0 + 7) if x.dim() < 2 else right(x),
+            "random: wanted other scores for another seed",
+        ),
+        (
+            "cost",
+            "msa.cost.attended_pairs",
+            lambda right: lambda *a, **k: right(*a, **k) + 1,
+            "1 tokens: exact_msa_flops",
+        ),
+        ("cost", "msa.cost.equation_12", lambda _: lambda *_shape: (1.0, 1.0), "paper: ratio"),
+        (
+            "windows",
+            "msa.retrofit_attention.has_own_mask",
+            lambda right: lambda config, layer, window: layer != 0 and right(config, layer, window),
+            None,
+        ),
+    ],
+)
+def test_what_is_wrong_around_a_layer_is_seen(monkeypatch, name, where, make, text):
+    module, _, attribute = where.rpartition(".")
+    owner = importlib.import_module(module)
+    monkeypatch.setattr(owner, attribute, make(getattr(owner, attribute)))
+    if text is None:  # a retrofit that cannot be: the worker's error is the check's failure
+        with pytest.raises(ValueError, match="attention_mask"):
+            AROUND[name](Local())
+        return
+    problem = AROUND[name](Local())
+    assert problem.startswith(text)
+    assert bool(problem) is bool(text)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"dense_layers": ()}, {"scorer": "max"}, {"local_blocks": 1, "scorer": "mean"}]
+)
+def test_settings_of_the_retrofit_that_are_not_honoured_are_seen(wrong):
+    assert "differ" in checks_settings.check_retrofit_settings(InProcess(**wrong))

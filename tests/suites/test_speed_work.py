@@ -13,6 +13,7 @@ from msa import reference
 from msa_suites.cases import cases_for
 from msa_suites.inputs import make_inputs
 from msa_suites.speed import suite
+from msa_suites.speed.cached_work import count_cache
 from msa_suites.speed.counting import count_operation
 from msa_suites.speed.limits import speed_limits
 from msa_suites.speed.series import counted_series, speed_series
@@ -97,3 +98,31 @@ def test_timed_series_of_a_gate_take_turns_and_share_one_length_with_dense_in_a_
     groups = {one.name: suite._timed(one, together=True).group for one in table}
     assert groups["speed/prefill/4096/low"] == groups["speed/dense/4096"] != ""
     assert groups["speed/decode/8192"] == groups["speed/control/dense"] == ""
+
+
+def test_the_work_of_a_cache_is_that_of_what_comes_and_is_read():
+    counts = count_cache()
+    assert counts == count_cache()  # exact, in every run
+    pool = 66 * 2 * 128 * 64 * 4
+    assert counts["peak_bytes/cache-append"] < pool / 100
+    assert counts["peak_bytes/cache-decode"] < pool
+    tokens = 8194  # two more in a page of their own
+    scored = 2 * 2 * 64 * 65 * 128
+    attended = 4 * 8 * 64 * (15 * 128 + tokens % 128)
+    assert attended < counts["flops/cache-decode"] - scored < 1.2 * 4 * 8 * 64 * 16 * 128
+
+
+def test_a_cache_that_copies_its_pool_is_seen(monkeypatch):
+    from msa.cache import PagedCache
+
+    right = PagedCache.append
+
+    def copying(cache, *args, **rest):
+        right(cache, *args, **rest)
+        cache.k_pages = cache.k_pages.clone()
+
+    before = count_cache()
+    monkeypatch.setattr(PagedCache, "append", copying)
+    after = count_cache()
+    assert after["peak_bytes/cache-append"] > before["peak_bytes/cache-append"] + 4_000_000
+    assert after["flops/cache-decode"] == before["flops/cache-decode"]

@@ -78,7 +78,6 @@ _NAMED = {
     "triu_": "tril_",
     "tril_": "triu_",
     "cumsum": "cumprod",
-    "mT": "mH",
 }
 _SKIPPED = (ast.Raise, ast.JoinedStr, ast.AnnAssign)
 

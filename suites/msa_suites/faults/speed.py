@@ -7,6 +7,7 @@ import time
 import torch
 from torch import Tensor
 
+from msa_suites.faults.code import Code
 from msa_suites.faults.table import Given, fault, wrapping
 
 _ATTEND = "msa.fast.pipeline.attend"
@@ -28,7 +29,7 @@ def silently_dense(
     return right(q, k, v, selection, **rest)
 
 
-@fault("speed", "speed:speed/decode/8192", seen="aiconfigurator#1509")
+@fault("speed", "work:decode-8192-low", "speed:speed/decode/8192", seen="aiconfigurator#1509")
 @wrapping("msa.fast.decoding.sparse_decode")
 def pool_copied_in_every_call(
     right: Given, q: Tensor, k_pages: Tensor, v_pages: Tensor, *rest: Given, **more: Given
@@ -107,3 +108,26 @@ def keys_repeated_for_every_head(
     result = right(q, k, v, *rest, **more)
     del wide
     return result
+
+
+@fault("memory", "work:cache")
+@wrapping("msa.cache.PagedCache.append")
+def pool_copied_in_every_append(right: Given, cache: Given, *args: Tensor, **rest: Given) -> None:
+    """Every token that comes copies the keys of all others."""
+    right(cache, *args, **rest)
+    cache.k_pages = cache.k_pages.clone()
+
+
+@fault("speed", "work:cache")
+def whole_cache_scored_twice(code: Code) -> None:
+    """Decoding scores the request's blocks twice for one answer."""
+    import msa.cache  # noqa: F401 - what is to be changed must be there
+
+    def make(right: Given) -> Given:
+        def twice(*args: Given) -> Given:
+            right(*args)
+            return right(*args)
+
+        return twice
+
+    code.wrap("msa.fast.scoring.score_rows", make, within="msa.cache")

@@ -20,6 +20,7 @@ CATALOGUE = (
     "cache",
     "numbers",
     "manners",
+    "settings",
     "speed",
     "harness",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,14 +17,14 @@ from msa_suites.session import SUBJECT
 
 _SUBJECT = "msa_suites.method.subject"
 #: Relative L2 error of a row, and the share of rows that must be free of ties to count.
-_BOUND, _DECIDED = 1e-4, 0.9
+BOUND, _DECIDED = 1e-4, 0.9
 #: Lengths above topk * block, none a multiple of a block, so that rows of both sequences select.
 _LENGTHS = (167, 93)
 #: Newest tokens that are read through the cache: single ones, and several at once.
 _STEPS = (1, 1, 5, 1, 20, 1)
 #: Share of a row's positions that may answer another token: a near tie may fall the other way.
 _CHANGED = 0.02
-_SETTINGS = {"block": 32, "topk": 4, "sink_blocks": 1}
+SETTINGS: dict[str, Any] = {"block": 32, "topk": 4, "sink_blocks": 1}
 _TOKENS = (400, 290)
 #: Tokens that are read singly after a prompt: a larger share of a row than may differ.
 _SINGLE = 16
@@ -45,7 +46,7 @@ def check_layer(worker: Worker) -> str:
     worker.load("prefill", f"{_SUBJECT}:prefill")
     out, selection = worker.call("prefill", "", [ref(SUBJECT), hidden, weights, asdict(shape)])
     found = zip(out.split(_LENGTHS), selection.split(_LENGTHS), strict=True)
-    return _first(
+    return first(
         _rows_problem(f"sequence {b}", mine, ids, want.hidden, want)
         for b, ((mine, ids), want) in enumerate(zip(found, rows, strict=True))
     )
@@ -64,7 +65,7 @@ def check_cache(worker: Worker) -> str:
             who = f"request {b} on {'used' if used else 'fresh'} pages"
             part = want.last(last)
             problems.append(_rows_problem(who, outs[b], chosen[b], part.out, part))
-    return _first(problems)
+    return first(problems)
 
 
 def _rows_problem(
@@ -86,19 +87,20 @@ def _rows_problem(
     whole = want.decided.all(-1)
     have, should = out[whole].double().flatten(1), want_out[whole].flatten(1)
     error = (have - should).norm(dim=1) / should.norm(dim=1)
-    wrong = ~(error <= _BOUND)
+    wrong = ~(error <= BOUND)
     if bool(wrong.any()):
         worst = float(error.nan_to_num(torch.inf).max())
         return f"{who}: {int(wrong.sum())} of {len(wrong)} rows wrong, relative error {worst:.1e}"
     return ""
 
 
-def _first(problems: Iterable[str]) -> str:
+def first(problems: Iterable[str]) -> str:
+    """The first problem that is one; empty for none."""
     return next((text for text in problems if text), "")
 
 
 @cache
-def _texts() -> tuple[tuple[int, ...], ...]:
+def texts() -> tuple[tuple[int, ...], ...]:
     """Bytes of two of the quality suite's contexts: the embedded model reads bytes."""
     from msa_suites.quality.items import load_items
 
@@ -109,18 +111,22 @@ def _texts() -> tuple[tuple[int, ...], ...]:
 
 @cache
 def _expected() -> list[Tensor]:
-    return oracle_model.logits(_texts(), **_SETTINGS)
+    return oracle_model.logits(texts(), **SETTINGS)
 
 
-def _logits(worker: Worker, rows: Sequence[Sequence[int]], **how: object) -> list[Tensor]:
-    given = {"settings": _SETTINGS, **how}
+def retrofitted_logits(
+    worker: Worker, rows: Sequence[Sequence[int]], **how: object
+) -> list[Tensor]:
+    """Logits of rows of token ids, asked as `subject.Retrofitted.logits` is."""
+    given = {"settings": SETTINGS, **how}
     answer: list[Tensor] = worker.call(
         "retrofitted", "logits", [[list(row) for row in rows]], given, check_inputs=False
     )
     return answer
 
 
-def _agree(what: str, got: Sequence[Tensor], want: Sequence[Tensor]) -> str:
+def agree(what: str, got: Sequence[Tensor], want: Sequence[Tensor]) -> str:
+    """Where logits of rows differ by more than near ties can explain; empty where they do not."""
     for b, (mine, other) in enumerate(zip(got, want, strict=True)):
         if mine.shape != other.shape or not bool(mine.isfinite().all()):
             return f"{what}: row {b}: wanted finite {list(other.shape)}, got {list(mine.shape)}"
@@ -132,32 +138,32 @@ def _agree(what: str, got: Sequence[Tensor], want: Sequence[Tensor]) -> str:
 
 
 def _alone(worker: Worker) -> list[Tensor]:
-    return [_logits(worker, [row])[0] for row in _texts()]
+    return [retrofitted_logits(worker, [row])[0] for row in texts()]
 
 
 def check_retrofit(worker: Worker) -> str:
     """Sparse logits of whole prompts; padding, chunks and caches are then compared with them."""
-    return _agree("whole prompts", _alone(worker), _expected())
+    return agree("whole prompts", _alone(worker), _expected())
 
 
 def check_padding(worker: Worker) -> str:
     """Padding on either side moves no block."""
     alone = _alone(worker)
-    return _first(
-        _agree(f"{side} padding", _logits(worker, _texts(), padding=side), alone)
+    return first(
+        agree(f"{side} padding", retrofitted_logits(worker, texts(), padding=side), alone)
         for side in ("left", "right")
     )
 
 
 def check_chunks(worker: Worker) -> str:
     """Chunks that start inside a block, single tokens, a static cache: logits of one prefill."""
-    wide = max(map(len, _texts()))
+    wide = max(map(len, texts()))
     alone = _alone(worker)
     chunks = [150, 77, wide - 150 - 77 - _SINGLE, *[1] * _SINGLE]
-    return _first(
-        _agree(
+    return first(
+        agree(
             f"chunks of a {'static' if static else 'dynamic'} cache",
-            _logits(worker, _texts(), chunks=chunks, static=static),
+            retrofitted_logits(worker, texts(), chunks=chunks, static=static),
             alone,
         )
         for static in (False, True)
@@ -166,13 +172,13 @@ def check_chunks(worker: Worker) -> str:
 
 def check_keep_all(worker: Worker) -> str:
     """A budget for all blocks is dense attention, and a smaller one is not."""
-    rows = _texts()
-    everything = {**_SETTINGS, "topk": 64}
-    dense = [_logits(worker, [row], settings=None)[0] for row in rows]
-    kept = [_logits(worker, [row], settings=everything)[0] for row in rows]
-    if problem := _agree("keep-all", kept, dense):
+    rows = texts()
+    everything = {**SETTINGS, "topk": 64}
+    dense = [retrofitted_logits(worker, [row], settings=None)[0] for row in rows]
+    kept = [retrofitted_logits(worker, [row], settings=everything)[0] for row in rows]
+    if problem := agree("keep-all", kept, dense):
         return problem
-    sparse = _logits(worker, [rows[0]])[0]
+    sparse = retrofitted_logits(worker, [rows[0]])[0]
     apart = float((sparse - dense[0]).abs().amax())
     return "" if apart > 1e-3 else "topk 4 of 13 blocks: wanted other logits than dense, got them"
 
@@ -182,20 +188,6 @@ def check_refusals(worker: Worker) -> str:
     worker.load("not_refused", "msa_suites.method.refusals:not_refused")
     wrong: list[str] = worker.call("not_refused")
     return f"{len(wrong)} bad calls: {wrong[0]}" if wrong else ""
-
-
-#: Check -> what it asks; those of the retrofit need the model loaded.
-LAYER: dict[str, Check] = {
-    "layer": check_layer,
-    "cache": check_cache,
-    "refusals": check_refusals,
-}
-RETROFIT: dict[str, Check] = {
-    "retrofit": check_retrofit,
-    "retrofit_keep_all": check_keep_all,
-    "retrofit_padding": check_padding,
-    "retrofit_chunks": check_chunks,
-}
 
 
 def load_retrofit(worker: Worker) -> None:

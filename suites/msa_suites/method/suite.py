@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from msa_harness.client import CallFailedError, Worker
 from msa_harness.records import Sample
-from msa_suites.method.checks import LAYER, RETROFIT, load_retrofit
+from msa_suites.method.checks import load_retrofit
+from msa_suites.method.table import LAYER, RETROFIT
 from msa_suites.models.attention import why_not
 from msa_suites.session import Session
 

@@ -6,7 +6,8 @@ registered here. The count does not depend on the machine's load: a silent dense
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,7 +22,12 @@ def _flash_flops(
 
 
 def count_operation(subject: object, operation: str, *args: object, **kwargs: object) -> int:
-    """Floating-point operations of the matrix products of one call of the subject.
+    """Floating-point operations of the matrix products of one call of the subject."""
+    return counted(partial(getattr(subject, operation), *args, **kwargs))
+
+
+def counted(call: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products of a call.
 
     On one thread: torch counts what the calling thread does, and no other.
     """
@@ -30,7 +36,7 @@ def count_operation(subject: object, operation: str, *args: object, **kwargs: ob
     flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     try:
         with FlopCounterMode(display=False, custom_mapping={flash: _flash_flops}) as counter:
-            getattr(subject, operation)(*args, **kwargs)
+            call()
     finally:
         torch.set_num_threads(threads)
     return int(counter.get_total_flops())

@@ -163,7 +163,7 @@ def speed_series(
 
 
 def counted_series(cases: Iterable[Case] | None = None) -> Iterator[SpeedSeries]:
-    """The pipelines whose exact work is counted, the same in every profile.
+    """The calls whose exact work is counted, the same in every profile.
 
     Args:
         cases: the user's own shapes instead of the table's.
@@ -174,6 +174,8 @@ def counted_series(cases: Iterable[Case] | None = None) -> Iterator[SpeedSeries]
     counted = cases_for("work", profile=PROFILES[-1])
     yield from (_attend_series("prefill", case) for case in counted)
     yield _attend_series("prefill", counted[0], "recorded")
+    decoded = next(case for case in cases_for("speed", profile="quick") if "decode" in case.tags)
+    yield SpeedSeries(f"speed/decode/{_tokens(decoded)}", "sparse_decode", decoded)
 
 
 def _attend_series(kind: str, case: Case, overlap: str = "") -> SpeedSeries:

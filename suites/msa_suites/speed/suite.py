@@ -19,14 +19,10 @@ from msa_suites.speed.spotcheck import Pipeline
 
 #: Rows of a timed output that are checked exactly.
 CHECKED_ROWS = 12
-#: Which arguments get another factor in every call: the output is linear in the values, and in the
-#: index queries the scores are, so that no selection changes.
-_VARY = {
-    "attend": ("2", "3"),
-    "block_scores": ("0",),
-    "select_blocks": ("0",),
-    "sparse_decode": ("2",),
-}
+#: Which argument gets fresh contents in every call: one that the output is linear in.
+_VARY = {"attend": "2", "block_scores": "0", "select_blocks": "0", "sparse_decode": "2"}
+#: Index queries times a power of two: other contents, and the very same selection in every dtype.
+_SHIFT = {"attend": ("3",)}
 #: Blocks and turns where one side is measured alone.
 _ALONE_BLOCKS, _ALONE_TURNS = 2, 3
 
@@ -106,7 +102,8 @@ def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
         operation="" if dense else series.operation,
         inputs=sets,
         target=DENSE_TARGET if dense else "",
-        vary=() if dense else _VARY[series.operation],
+        vary=() if dense else (_VARY[series.operation],),
+        shift=_SHIFT.get(series.operation, ()),
         check=None if not rows else _checker(series, drawn, rows),
         rows=rows,
         control=series.control,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from msa_harness.protocol import ref
 from msa_harness.records import WRONG, Sample
 from msa_harness.stored import StoredSets
 from msa_suites.session import SUBJECT, Session
-from msa_suites.speed.series import Call, SpeedSeries, counted_series
+from msa_suites.speed.series import SpeedSeries, counted_series
 from msa_suites.speed.work import count_work
 from msa_suites.together import merged
 
@@ -24,6 +24,8 @@ UNITS = {
     "flops": "FLOP",
     "peak_bytes": "bytes",
 }
+#: Item of what is counted of the paged cache.
+_CACHE = "cache"
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
@@ -36,21 +38,36 @@ def measure(session: Session) -> Iterator[list[Sample]]:
 
 
 def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
+    offered = session.card(label)["operations"]
     wanted = [
         s
         for s in counted_series(session.cases)
         if session.picks(s.case.name) and not _is_done(session, s, label)
     ]
-    if not wanted:
+    todo = [series for series in wanted if series.operation in offered]
+    if wanted and "attend" not in offered:
+        absent = {f"work/{name}": unit for name, unit in UNITS.items()}
+        yield session.missing("work", label, items=absent, why="it has no attend", skip=True)
+    # Outside implementations have no cache of their own: it would be the judge's.
+    cached = (
+        session.cases is None
+        and "msa" in session.sides[label].attested
+        and session.picks(_CACHE)
+        and ("work", f"work/peak_bytes/{_CACHE}-append", label, _CACHE) not in session.done
+    )
+    if not todo and not cached:
         return
     with session.worker(label) as worker:
-        if "attend" not in session.card(label)["operations"]:
-            absent = {f"work/{name}": unit for name, unit in UNITS.items()}
-            yield session.missing("work", label, items=absent, why="it has no attend", skip=True)
-            return
-        for series in wanted:
+        for series in todo:
             session.say(f"{label}: work of {series.case.name}")
-            yield _count(session, worker, label, series)
+            counts = _guarded(partial(_counts, worker, series), dict.fromkeys(UNITS))
+            yield _samples(session, label, series.case.name, counts, f"/{series.case.name}")
+        if cached:
+            session.say(f"{label}: work of the cache")
+            worker.load("cached", "msa_suites.speed.cached_work:count_cache")
+            names = ("peak_bytes/cache-append", "peak_bytes/cache-decode", "flops/cache-decode")
+            counts = _guarded(partial(worker.call, "cached"), dict.fromkeys(names))
+            yield _samples(session, label, _CACHE, counts)
 
 
 def _is_done(session: Session, series: SpeedSeries, label: str) -> bool:
@@ -58,19 +75,26 @@ def _is_done(session: Session, series: SpeedSeries, label: str) -> bool:
     return key in session.done
 
 
-def _count(session: Session, worker: Worker, label: str, series: SpeedSeries) -> list[Sample]:
-    case, call = series.case, series.calls()[0]
+def _guarded(
+    count: Callable[[], dict[str, int]], otherwise: Mapping[str, None]
+) -> Mapping[str, int | str]:
+    """Counts by name; what went wrong in their place where the call failed."""
     try:
-        counts = _counts(worker, series, call)
+        return count()
     except CallFailedError as error:
-        counts = dict.fromkeys(UNITS, f"{WRONG}{error.type}: {error.message}")
+        return dict.fromkeys(otherwise, f"{WRONG}{error.type}: {error.message}")
+
+
+def _samples(
+    session: Session, label: str, item: str, counts: Mapping[str, int | str], of: str = ""
+) -> list[Sample]:
     return [
         Sample(
             suite="work",
-            series=f"work/{name}/{case.name}",
+            series=f"work/{name}{of}",
             subject=label,
-            unit=UNITS[name],
-            item=case.name,
+            unit=UNITS[name.partition("/")[0]],
+            item=item,
             value=None if isinstance(value, str) else float(value),
             detail=value if isinstance(value, str) else "",
             ran=session.ran(label),
@@ -80,19 +104,19 @@ def _count(session: Session, worker: Worker, label: str, series: SpeedSeries) ->
     ]
 
 
-def _counts(worker: Worker, series: SpeedSeries, call: Call) -> dict[str, int | str]:
-    case = series.case
-    counts: dict[str, int | str] = {}
-    result = worker.call(SUBJECT, "attend", call.args, call.kwargs)
+def _counts(worker: Worker, series: SpeedSeries) -> dict[str, int]:
+    case, call, operation = series.case, series.calls()[0], series.operation
+    counts: dict[str, int] = {}
+    result = worker.call(SUBJECT, operation, call.args, call.kwargs)
     selection = result[1] if isinstance(result, tuple | list) and len(result) == 2 else None
-    if isinstance(selection, Tensor):
+    if operation == "attend" and isinstance(selection, Tensor):
         work = count_work(selection, block=case.block, heads=case.Hq, dim=case.D)
         counts |= {"attended_tokens": work.tokens, "attended_blocks": work.blocks}
     worker.load("count", "msa_suites.speed.counting:count_operation")
-    arguments = [ref(SUBJECT), "attend", *call.args]
+    arguments = [ref(SUBJECT), operation, *call.args]
     counts["flops"] = worker.call("count", "", arguments, call.kwargs)
     with StoredSets([{"args": call.args, "kwargs": call.kwargs}]) as sets:
         worker.put("work", sets)
-    counts["peak_bytes"] = worker.memory(SUBJECT, "attend", "work")
+    counts["peak_bytes"] = worker.memory(SUBJECT, operation, "work")
     worker.drop("work")
     return counts

@@ -1,0 +1,24 @@
+"""The checks of the method suite by name."""
+
+from __future__ import annotations
+
+from msa_suites.method import checks, checks_settings
+from msa_suites.method.checks import Check
+
+#: Check -> what it asks; those of the retrofit need the model loaded.
+LAYER: dict[str, Check] = {
+    "layer": checks.check_layer,
+    "cache": checks.check_cache,
+    "refusals": checks.check_refusals,
+    "scorers": checks_settings.check_scorers,
+    "config": checks_settings.check_config,
+    "cost": checks_settings.check_cost,
+    "retrofit_windows": checks_settings.check_windows,
+}
+RETROFIT: dict[str, Check] = {
+    "retrofit": checks.check_retrofit,
+    "retrofit_keep_all": checks.check_keep_all,
+    "retrofit_padding": checks.check_padding,
+    "retrofit_chunks": checks.check_chunks,
+    "retrofit_settings": checks_settings.check_retrofit_settings,
+}

@@ -1,0 +1,55 @@
+"""The exact work of the subject's paged cache, counted in its own process.
+
+A cache that holds much and gets little shows what is copied besides: the pool, the page table, the
+index keys of a request.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from msa_harness.memory import peak_bytes
+from msa_suites.speed.counting import counted
+
+#: Tokens in the cache, sizes of its entries: those of the timed shapes.
+_TOKENS, _BLOCK, _KV_HEADS, _HEADS, _DIM, _TOPK = 8192, 128, 2, 8, 64, 16
+
+
+def count_cache() -> dict[str, int]:
+    """Peak bytes of one token appended and of one decoded, and the operations of the latter."""
+    from msa.cache import PagedCache, decode
+
+    torch.manual_seed(0)
+    cache: Any = PagedCache(
+        requests=1,
+        pages=_TOKENS // _BLOCK + 2,
+        kv_heads=_KV_HEADS,
+        dim=_DIM,
+        index_dim=_DIM,
+        block=_BLOCK,
+    )
+
+    def append(tokens: int) -> None:
+        keys, values = torch.randn(2, tokens, _KV_HEADS, _DIM)
+        cache.append(keys, values, torch.randn(tokens, 1, _DIM), request=0)
+
+    append(_TOKENS)
+    append(1)  # the first of a page
+    step = partial(
+        decode,
+        cache,
+        torch.randn(1, 1, _HEADS, _DIM),
+        torch.randn(1, 1, _KV_HEADS, _DIM),
+        topk=_TOPK,
+        scale=_DIM**-0.5,
+        index_scale=_DIM**-0.5,
+    )
+    step()
+    return {
+        "peak_bytes/cache-append": peak_bytes(partial(append, 1)),
+        "peak_bytes/cache-decode": peak_bytes(step),
+        "flops/cache-decode": counted(step),
+    }
