@@ -15,6 +15,7 @@ from msa_harness.failures import (
     WorkerMemoryError,
     WorkerTimeoutError,
 )
+from msa_harness.memory import Memory
 from msa_harness.protocol import Tree, spread
 from msa_harness.stored import StoredSets
 from msa_harness.subjects import Subject
@@ -221,10 +222,11 @@ class Worker:
         *,
         grad: bool = False,
         timeout: float | None = None,
-    ) -> int:
-        """Peak bytes one call allocates above its inputs (see `memory.peak_bytes`)."""
+    ) -> Memory:
+        """Bytes of one call above its inputs, once an earlier one has filled what stays."""
         request = {"handle": handle, "operation": operation, "inputs": inputs, "grad": grad}
-        return int(self._ask("memory", request, timeout)["bytes"])
+        reply = self._ask("memory", request, timeout)
+        return Memory(reply["peak"], reply["held"])
 
     def info(self, modules: Sequence[str] = ()) -> dict[str, Any]:
         """Python, torch, threads, device, and where named modules came from."""

@@ -73,13 +73,16 @@ def judge_binary(series: Series, everything: dict[str, Series]) -> SeriesVerdict
 
 
 def no_signal(series: Series, everything: dict[str, Series]) -> SeriesVerdict | None:
-    """NO_SIGNAL where dense attention itself fails the task; INVALID where nobody measured it."""
+    """NO_SIGNAL where dense attention itself fails the task; INVALID where nobody measured it.
+
+    Base's dense attention where it was measured: what head does to torch cannot take the signal.
+    """
     gate = series.gate
     if not gate.signal_from:
         return None
     name = gate.signal_from.replace("{series}", series.name)
     dense = everything.get(name)
-    values = dense and (dense.values("head") or dense.values("base"))
+    values = dense and (dense.values("base") or dense.values("head"))
     if not values:
         return series.verdict(Verdict.INVALID, f"wanted the dense reference {name}, got none")
     score = mean(values.values())

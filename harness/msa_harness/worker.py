@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from msa_harness import protocol
 from msa_harness.attestation import module_info
 from msa_harness.guard import Guard, InputMutatedError
 from msa_harness.inputs import InputSets
-from msa_harness.memory import peak_bytes
+from msa_harness.memory import memory_of
 from msa_harness.outputs import OutputError, checked, few_rows
 from msa_harness.protocol import Tree
 from msa_harness.stored import mapped
@@ -176,8 +177,8 @@ class _Server:
             for _ in range(2):  # the first call fills caches that stay
                 sets.turn()
                 fresh = sets.fresh()
-                bytes_above = peak_bytes(partial(operation, *fresh.args, **fresh.kwargs))
-        return {"bytes": bytes_above}
+                used = memory_of(partial(operation, *fresh.args, **fresh.kwargs))
+        return asdict(used)
 
     def _info(self, request: Mapping[str, Any]) -> dict[str, object]:
         cuda = torch.cuda.is_available()

@@ -95,6 +95,11 @@ class Session:
         """Whether two sides are compared."""
         return len(self.sides) > 1
 
+    @property
+    def reference(self) -> str:
+        """The side that is trusted: base, or head where it is alone."""
+        return "base" if self.paired else "head"
+
     def picks(self, name: str) -> bool:
         """Whether a task, check or series is to be measured."""
         return not self.only or name in self.only

@@ -102,6 +102,11 @@ def big(x):
     c = torch.empty(500, 1000)
     return b.sum() + c.sum()
 
+hoarded = []
+def hoard(x):
+    hoarded.append(torch.empty(100, 1000))
+    return x.sum()
+
 memory = {}
 def cached(x):
     if x.data_ptr() not in memory:

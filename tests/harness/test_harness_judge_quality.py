@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -110,6 +112,12 @@ def test_no_signal_where_dense_fails():
     odd = recall(always, always)
     odd[0] = Sample("quality", "quality/t/recall", "base", "recall", "i0", 0.5)
     assert verdict_of(odd, "quality/t/recall").verdict is Verdict.ERROR
+
+
+def test_the_signal_is_that_of_bases_own_dense_attention():
+    rows = recall(always, lambda _i: False, dense=0.0)
+    rows += [replace(s, subject="base", value=1.0) for s in rows if s.series.endswith("/dense")]
+    assert verdict_of(rows, "quality/t/recall").verdict is Verdict.REGRESSION
 
 
 def test_alone_head_meets_fixed_requirements():

@@ -104,7 +104,15 @@ def test_peak_memory_counts_what_is_alive_at_once(shared):
     sizes = [shared.memory("toy", "big", "one") for _ in range(2)]
     assert sizes[0] == sizes[1]
     # a and b together: 4 MB and 2 MB; then b and c
-    assert 6_000_000 <= sizes[0] < 6_001_000
+    assert 6_000_000 <= sizes[0].peak < 6_001_000
+    assert sizes[0].held == 0
+
+
+def test_what_a_call_keeps_is_counted(shared):
+    put(shared, "one", [{"args": [torch.ones(1)]}])
+    kept = shared.memory("toy", "hoard", "one")
+    assert 400_000 <= kept.held < 401_000
+    assert kept.peak >= kept.held
 
 
 def test_no_process_can_change_stored_inputs_for_the_next(shared):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 from msa import fast
+from msa_harness.client import Timing
+from msa_harness.inputs import InputSets
 from msa_suites.case import Case
 from msa_suites.inputs import make_inputs
-from msa_suites.speed import spotcheck
+from msa_suites.speed import spotcheck, suite
+from msa_suites.speed.series import SpeedSeries
 from msa_suites.speed.spotcheck import Pipeline
 
 CASE = Case("spot", (300,), (300,), Hq=4, Hkv=2, D=32, Di=32, block=16, topk=4, seed=3)
@@ -83,3 +87,21 @@ def test_a_selection_that_is_none_is_said_to_be_none(answered, selection):
         assert re.match(wanted, said)
     assert "out: wanted torch.float32" in spotcheck.check_pipeline(given, None, None, ROWS)
     assert "scores: wanted torch.float32" in spotcheck.check_scores(given, selection, ROWS, 1.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("operation", ["attend", "sparse_decode", "select_blocks"])
+def test_what_varies_from_call_to_call_is_answered_right_in_every_dtype(operation, dtype):
+    # So many small blocks that rounding index queries anew changes what is selected.
+    case = replace(CASE, dtype=dtype, q_lens=(1200,), k_lens=(1200,), block=4, topk=32)
+    if operation == "sparse_decode":
+        case = replace(case, q_lens=(1,))
+    timed = suite._timed(SpeedSeries("speed/x", operation, case), together=False)
+    sets = InputSets(list(map(dict, timed.inputs())), "cpu", timed.vary, 0, shift=timed.shift)
+    for _ in range(8):
+        sets.turn(checked=True)
+        for _ in range(2):
+            one = sets.fresh()
+            output = getattr(fast, operation)(*one.args, **one.kwargs)
+        assert timed.check(Timing((1.0,), output, one.index, one.scale)) == ""
+        sets.check()

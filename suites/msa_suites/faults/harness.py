@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from msa_suites.faults.code import Code
 from msa_suites.faults.table import Given, fault, wrapping
 
@@ -48,6 +50,15 @@ def no_items(right: Given, *args: Given, **kwargs: Given) -> Given:
 def model_replaced_by_noise(right: Given, **arguments: Given) -> Given:
     """The model under the retrofit is broken: dense and sparse alike know nothing."""
     raise RuntimeError("the mask cannot be made")
+
+
+@fault("harness", "quality:msa_facts")
+def dense_reference_spoiled_too(code: Code) -> None:
+    """Torch's own attention is patched with the change: no task seems to have a signal."""
+    functional: Given = torch.nn.functional
+    right = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = lambda q, *rest, **more: right(0 * q, *rest, **more)
+    code.wrap("msa.fast.scoring.score_rows", lambda scores: lambda *args: 0 * scores(*args))
 
 
 @fault("harness", "correctness:group-of-3")

@@ -13,7 +13,7 @@ from msa_suites.faults.table import Given, fault, wrapping
 _ATTEND = "msa.fast.pipeline.attend"
 _ATTENTION = "msa.fast.attention.sparse_attention"
 
-_buffers: dict[Given, Tensor] = {}
+_leaked: dict[Given, Tensor] = {}
 
 
 @fault("speed", "work:prefill-4096-low", "speed:speed/chunk/4096/low", seen="sglang#35731")
@@ -107,6 +107,15 @@ def keys_repeated_for_every_head(
     wide = [x.repeat_interleave(heads, 1) for x in (k, v)]
     result = right(q, k, v, *rest, **more)
     del wide
+    return result
+
+
+@fault("memory", "work:prefill-4096-low")
+@wrapping(_ATTEND)
+def every_result_kept(right: Given, *tensors: Tensor, **rest: Given) -> Given:
+    """A leak: each call adds to what is never let go."""
+    result = right(*tensors, **rest)
+    _leaked[len(_leaked)] = result[0].clone()
     return result
 
 

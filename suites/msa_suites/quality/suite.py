@@ -69,8 +69,8 @@ def _evaluate(session: Session, worker: Worker, label: str, task: str) -> list[S
         "tasks": [task],
         "profile": session.profile,
         "device": session.device,
-        # Dense attention tells whether a task has a signal; it is the same on both sides.
-        "attentions": ["dense", "msa"] if label == "head" else ["msa"],
+        # Dense attention tells whether a task has a signal: by base, which no change can spoil.
+        "attentions": ["dense", "msa"] if label == session.reference else ["msa"],
     }
     try:
         rows = worker.call("evaluate", "", [session.model], arguments)

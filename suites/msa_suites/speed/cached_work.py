@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from msa_harness.memory import peak_bytes
+from msa_harness.memory import memory_of
 from msa_suites.speed.counting import counted
 
 #: Tokens in the cache, sizes of its entries: those of the timed shapes.
@@ -19,7 +19,7 @@ _TOKENS, _BLOCK, _KV_HEADS, _HEADS, _DIM, _TOPK = 8192, 128, 2, 8, 64, 16
 
 
 def count_cache() -> dict[str, int]:
-    """Peak bytes of one token appended and of one decoded, and the operations of the latter."""
+    """Bytes of one token appended and of one decoded, and the operations of the latter."""
     from msa.cache import PagedCache, decode
 
     torch.manual_seed(0)
@@ -48,8 +48,8 @@ def count_cache() -> dict[str, int]:
         index_scale=_DIM**-0.5,
     )
     step()
-    return {
-        "peak_bytes/cache-append": peak_bytes(partial(append, 1)),
-        "peak_bytes/cache-decode": peak_bytes(step),
-        "flops/cache-decode": counted(step),
-    }
+    used = {"append": memory_of(partial(append, 1)), "decode": memory_of(step)}
+    counts = {"flops/cache-decode": counted(step)}
+    for name, memory in used.items():
+        counts |= {f"peak_bytes/cache-{name}": memory.peak, f"held_bytes/cache-{name}": memory.held}
+    return counts

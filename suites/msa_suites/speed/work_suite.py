@@ -23,9 +23,11 @@ UNITS = {
     "attended_blocks": "blocks",
     "flops": "FLOP",
     "peak_bytes": "bytes",
+    "held_bytes": "bytes",
 }
 #: Item of what is counted of the paged cache.
 _CACHE = "cache"
+_CACHE_CALLS = ("append", "decode")
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
@@ -65,8 +67,9 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
         if cached:
             session.say(f"{label}: work of the cache")
             worker.load("cached", "msa_suites.speed.cached_work:count_cache")
-            names = ("peak_bytes/cache-append", "peak_bytes/cache-decode", "flops/cache-decode")
-            counts = _guarded(partial(worker.call, "cached"), dict.fromkeys(names))
+            names = [f"{kind}_bytes/cache-{c}" for kind in ("peak", "held") for c in _CACHE_CALLS]
+            otherwise = dict.fromkeys([*names, "flops/cache-decode"])
+            counts = _guarded(partial(worker.call, "cached"), otherwise)
             yield _samples(session, label, _CACHE, counts)
 
 
@@ -117,6 +120,6 @@ def _counts(worker: Worker, series: SpeedSeries) -> dict[str, int]:
     counts["flops"] = worker.call("count", "", arguments, call.kwargs)
     with StoredSets([{"args": call.args, "kwargs": call.kwargs}]) as sets:
         worker.put("work", sets)
-    counts["peak_bytes"] = worker.memory(SUBJECT, operation, "work")
+    memory = worker.memory(SUBJECT, operation, "work")
     worker.drop("work")
-    return counts
+    return {**counts, "peak_bytes": memory.peak, "held_bytes": memory.held}
