@@ -226,7 +226,7 @@ def test_a_long_table_is_laid_out_in_part_until_asked_for(opened, make_series):
     driver = opened(series, pairs=1)
     assert len(_shown(driver)) == 150
     more = driver.find_element(By.CSS_SELECTOR, ".more")
-    assert more.text == "Show 250 more of this suite"
+    assert more.text == "Show 250 more of this table"
     effect = driver.find_element(By.CSS_SELECTOR, "table.series thead th:nth-child(7) button")
     effect.click()
     assert _shown(driver)[0] == "speed/case/399"
