@@ -63,30 +63,27 @@ def prepare(worker: Worker, one: TimedSeries, sets: StoredSets, *, seed: int) ->
     if one.target:
         worker.load(one.handle, one.target)
     worker.put(inputs_of(one), sets, vary=one.vary, shift=one.shift, seed=seed)
-    timing = worker.time(
-        one.handle,
-        one.operation,
-        inputs_of(one),
-        warmup=one.warmup,
-        verify=True,
-        rows=_rows(one),
-    )
+    timing = _call(worker, one, warmup=one.warmup, verify=True)
     return one.check(timing) if one.check is not None else ""
 
 
 def take_turn(worker: Worker, one: TimedSeries, seconds: list[float], *, verify: bool) -> str:
-    timing = worker.time(
-        one.handle,
-        one.operation,
-        inputs_of(one),
-        repeats=one.repeats,
-        verify=verify,
-        rows=_rows(one),
-    )
+    timing = _call(worker, one, repeats=one.repeats, verify=verify)
     seconds.extend(timing.seconds)
     return one.check(timing) if verify and one.check is not None else ""
 
 
-def _rows(one: TimedSeries) -> tuple[int, ...]:
-    """What is sent of a checked output; one row where nobody reads it."""
-    return one.rows if one.check is not None else (0,)
+def _call(
+    worker: Worker, one: TimedSeries, *, warmup: int = 0, repeats: int = 1, verify: bool
+) -> Timing:
+    # One row of a checked output is enough where nobody reads it.
+    rows = one.rows if one.check is not None else (0,)
+    return worker.time(
+        one.handle,
+        one.operation,
+        inputs_of(one),
+        warmup=warmup,
+        repeats=repeats,
+        verify=verify,
+        rows=rows,
+    )

@@ -40,12 +40,12 @@ def measure(session: Session) -> Iterator[list[Sample]]:
 
 
 def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
-    offered = session.card(label)["operations"]
     wanted = [
         s
         for s in counted_series(session.cases)
         if session.picks(s.case.name) and not _is_done(session, s, label)
     ]
+    offered = session.card(label)["operations"] if wanted else ()
     todo = [series for series in wanted if series.operation in offered]
     if wanted and "attend" not in offered:
         absent = {f"work/{name}": unit for name, unit in UNITS.items()}
