@@ -127,8 +127,12 @@ def measure(session: Session, suites: Iterable[str], store: RunStore) -> dict[st
         yield from modules[name].measure(now)
         seconds[name] = time.monotonic() - started
 
+    def unsaid(batch: Iterable[Sample]) -> list[Sample]:
+        """Why nothing was measured is said again by a resumed run, and kept once."""
+        return [one for one in batch if one.value is not None or one.key not in now.done]
+
     for batch in merged([partial(run, name) for name in names if name not in TIMED]):
-        store.append(batch)
+        store.append(unsaid(batch))
     timed = [name for name in names if name in TIMED]
     if timed and session.paired:
         software = software_samples(now)

@@ -184,7 +184,9 @@ attend = fast.attend
 
 @pytest.mark.parametrize("base", [ONLY_ATTEND, pytest.param(GOOD, marks=pytest.mark.slow)])
 def test_a_suite_that_cannot_run_is_neither_a_regression_nor_a_pass(folder, base):
-    done = gate(folder(base, ONLY_ATTEND), "--suite", "quality", "--profile", "quick")
+    where = folder(base, ONLY_ATTEND)
+    suites = ("--suite", "quality", "--suite", "method", "--profile", "quick")
+    done = gate(where, *suites)
     document = json.loads(done.stdout)
     quality = [s for s in document["series"] if s["suite"] == "quality"]
     assert quality
@@ -192,6 +194,11 @@ def test_a_suite_that_cannot_run_is_neither_a_regression_nor_a_pass(folder, base
     if base == ONLY_ATTEND:
         assert (done.returncode, document["verdict"]) == (2, "ERROR"), done.stderr
         assert all(s["verdict"] == "NO_SIGNAL" for s in quality)
+        again = gate(where, *suites, "--resume")  # reasons that are recorded are no second sample
+        assert again.returncode == 2, again.stderr
+        resumed = json.loads(again.stdout)["series"]
+        before, after = ({s["name"]: s for s in each} for each in (document["series"], resumed))
+        assert after == before
     else:
         assert done.returncode != 0
 
