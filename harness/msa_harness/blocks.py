@@ -7,8 +7,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from msa_harness.gates import GateTable
-from msa_harness.judge_speed import CONFIRM
 from msa_harness.samples import Key
+from msa_harness.timed_pairs import CONFIRM
 from msa_harness.verdicts import More
 
 SUITE = "speed"
@@ -50,11 +50,13 @@ def more_blocks(
     ranges = {}
     for name, request in wanted.items():
         items = {item for _, series, _, item in done if series == name}
-        have = sum(item.startswith(FIRST) for item in items)
-        if request == "confirm":
-            ranges[name] = (CONFIRM, 0, have)
+        prefix = CONFIRM if request == "confirm" else FIRST
+        have = sum(item.startswith(prefix) for item in items)
+        gate = gates.gate_for(name)
+        if request == "confirm":  # the judge looks at every so many of them
+            look = _pairs(name, gates)
+            ranges[name] = (CONFIRM, 0, (have // look + 1) * look)
         else:
-            gate = gates.gate_for(name)
             most = gate.max_pairs if gate is not None else have + step
             goal = max(_pairs(name, gates), min(have + step, most))
             ranges[name] = (FIRST, 0, goal)

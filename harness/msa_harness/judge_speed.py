@@ -1,33 +1,32 @@
-"""Speed: paired log ratios over process pairs, two bounds, Holm, a confirmation, a control.
+"""Speed: paired log ratios over process pairs, two bounds, a confirmation, Holm, a control.
 
-REGRESSION needs the lower bound of the slowdown above tau after Holm's adjustment over all speed
-series, and the same again from a fresh set of pairs (items "confirm-..."), judged alone so that
-the choice of the series does not bias it. PASS needs the upper bound below the margin. If the
-control series, whose code is the same on both sides, moves beyond the stated drift, the machine
-moved and nothing that was measured beside it counts.
+A series whose first pairs put the lower bound of the slowdown above tau is suspect. Fresh pairs
+(items "confirm-...") decide, judged alone, so that the choice of the series does not bias them:
+REGRESSION needs the slowdown above tau there after Holm's adjustment over all suspects. They are
+looked at after every `pairs` of them up to `max_pairs`, and the error that the gate allows is
+shared out evenly among these looks: noise in the first of them does not lose a slowdown. PASS needs
+the upper bound below the margin. If the control series, whose code is the same on both sides, moves
+beyond the stated drift, the machine moved and nothing that was measured beside it counts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Final
 
 from msa_harness.gate import Gate
-from msa_harness.samples import log_ratio
 from msa_harness.series import Mode, Series, screen
-from msa_harness.statistics import (
-    Interval,
-    detectable,
-    holm,
-    log_ratio_interval,
-    welch_log_interval,
+from msa_harness.statistics import Interval, holm
+from msa_harness.timed_pairs import (
+    as_fraction,
+    by_bounds,
+    not_positive,
+    pair_interval,
+    with_numbers,
 )
-from msa_harness.verdicts import More, SeriesVerdict, Verdict
-
-CONFIRM: Final = "confirm"
+from msa_harness.verdicts import SeriesVerdict, Verdict
 
 
 def judge_speed(
@@ -41,23 +40,23 @@ def judge_speed(
         mode: "paired" for pairs of processes, "unpaired" for two recorded runs.
     """
     verdicts: list[SeriesVerdict] = []
-    measured: list[tuple[Series, Interval | None]] = []
+    measured: list[_Measured] = []
     controls: dict[str, SeriesVerdict] = {}
     for one in series:
         for control in _controls(one.gate, everything):
             if control.name not in controls:
                 controls[control.name] = _control_verdict(control, one.gate, mode)
-        problem = screen(one, mode) or _not_positive(one)
+        problem = screen(one, mode) or not_positive(one)
         if problem is not None:
             verdicts.append(problem)
         elif mode == "alone":
             verdicts.append(one.verdict(Verdict.NEW, "measured alone"))
         else:
-            measured.append((one, _interval(one, confirm=False, mode=mode)))
-    adjusted = _adjusted(measured)
-    for one, first in measured:
-        verdict = _verdict(one, first, adjusted.get(one.name, 1.0), mode)
-        verdicts.append(_controlled(verdict, one, everything, controls))
+            first = pair_interval(one, confirm=False, mode=mode)
+            measured.append(_Measured(one, first, pair_interval(one, confirm=True, mode=mode)))
+    decide = _recorded_verdicts if mode == "unpaired" else _paired_verdicts
+    for one, verdict in zip(measured, decide(measured), strict=True):
+        verdicts.append(_controlled(verdict, one.series, everything, controls))
     return verdicts + list(controls.values())
 
 
@@ -66,125 +65,103 @@ def is_control(series: Series, gates: Iterable[Gate]) -> bool:
     return any(gate.control and fnmatchcase(series.name, gate.control) for gate in gates)
 
 
-def _items(series: Series, *, confirm: bool) -> list[str]:
-    return [item for item in series.paired() if item.startswith(CONFIRM) is confirm]
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A series with the intervals of its first pairs and of the fresh ones, where it has them."""
+
+    series: Series
+    first: Interval | None
+    fresh: Interval | None
+
+    @property
+    def tau(self) -> float:
+        """Log of the slowdown that is allowed."""
+        return math.log1p(self.series.gate.threshold)
+
+    @property
+    def suspect(self) -> bool:
+        """Whether fresh pairs are to decide; who was sent to them stays there."""
+        first = self.first
+        if first is None or first.n < self.series.gate.pairs:
+            return self.fresh is not None
+        return self.fresh is not None or first.low > self.tau
 
 
-def _interval(series: Series, *, confirm: bool, mode: Mode) -> Interval | None:
-    """Interval of the log of the slowdown; None with fewer than two pairs."""
-    base, head = series.values("base"), series.values("head")
-    confidence = series.gate.confidence
-    if mode == "unpaired":
-        if confirm or min(len(base), len(head)) < 2:
-            return None
-        return welch_log_interval(list(base.values()), list(head.values()), confidence=confidence)
-    items = _items(series, confirm=confirm)
-    if len(items) < 2:
-        return None
-    ratios = [log_ratio(series.base[item], series.head[item]) for item in items]
-    return log_ratio_interval(ratios, confidence=confidence)
+def _recorded_verdicts(measured: Sequence[_Measured]) -> list[SeriesVerdict]:
+    """Of two recorded runs: Holm over all series, and nobody to ask for fresh pairs."""
+    adjusted = _holm(measured, [one.first for one in measured])
+    note = "from two recorded runs, without fresh pairs"
+    found = []
+    for one, p in zip(measured, adjusted, strict=True):
+        if one.first is None:
+            found.append(_too_few(one.series))
+            continue
+        slower = p < 1 - one.series.gate.confidence
+        verdict = Verdict.REGRESSION if slower else by_bounds(one.first, one.series.gate)
+        found.append(with_numbers(one.series, one.first, verdict, note))
+    return found
 
 
-def _not_positive(series: Series) -> SeriesVerdict | None:
-    values = [*series.values("base").values(), *series.values("head").values()]
-    values += [seconds for sample in series.all() for seconds in sample.raw]
-    if min(values) > 0:
-        return None
-    return series.verdict(Verdict.ERROR, f"wanted positive seconds, got {min(values)}")
+def _paired_verdicts(measured: Sequence[_Measured]) -> list[SeriesVerdict]:
+    suspects = [one for one in measured if one.suspect]
+    adjusted = _holm(suspects, [one.fresh for one in suspects])
+    p_values = {one.series.name: p for one, p in zip(suspects, adjusted, strict=True)}
+    return [
+        _confirmation(one, p_values[one.series.name]) if one.suspect else _first_verdict(one)
+        for one in measured
+    ]
 
 
-def _adjusted(measured: Iterable[tuple[Series, Interval | None]]) -> dict[str, float]:
-    p_values = {
-        one.name: first.p_above(math.log1p(one.gate.threshold))
-        for one, first in measured
-        if first is not None
-    }
-    return dict(zip(p_values, holm(list(p_values.values())), strict=True))
+def _holm(measured: Sequence[_Measured], intervals: Sequence[Interval | None]) -> list[float]:
+    """Adjusted p values of "no slower than tau"; who has not been measured counts among them."""
+    return holm(
+        [
+            1.0 if interval is None else interval.p_above(one.tau)
+            for one, interval in zip(measured, intervals, strict=True)
+        ]
+    )
 
 
-def _verdict(series: Series, first: Interval | None, adjusted: float, mode: Mode) -> SeriesVerdict:
-    gate = series.gate
+def _too_few(series: Series) -> SeriesVerdict:
+    few = series.verdict(Verdict.INCONCLUSIVE, "fewer than two pairs of processes")
+    return replace(few, n=len(series.paired()))
+
+
+def _first_verdict(one: _Measured) -> SeriesVerdict:
+    """Of a series that its first pairs did not show to be slower."""
+    gate, first = one.series.gate, one.first
     if first is None:
-        few = series.verdict(Verdict.INCONCLUSIVE, "fewer than two pairs of processes")
-        return replace(few, n=len(series.paired()), more=None if mode == "unpaired" else "more")
-    tau, margin = math.log1p(gate.threshold), math.log1p(gate.margin)
-    suspect = adjusted < 1 - gate.confidence
-    confirmed = _interval(series, confirm=True, mode=mode)
-    if mode == "unpaired":
-        note = "from two recorded runs, without fresh pairs"
-        if suspect:
-            return _numbers(series, first, Verdict.REGRESSION, note)
-        return _numbers(series, first, _by_bounds(first, tau, margin), note)
-    # A series that was sent to confirmation stays there when Holm's family changes.
-    if suspect or (confirmed is not None and first.low > tau):
-        if confirmed is None or confirmed.n < first.n:
-            seen = 0 if confirmed is None else confirmed.n
-            note = f"slower; to be confirmed by as many fresh pairs ({seen} of {first.n})"
-            return _numbers(series, first, Verdict.INCONCLUSIVE, note, "confirm")
-        return _after_confirmation(series, first, confirmed)
-    settled = first.high < margin and first.low <= tau
+        return replace(_too_few(one.series), more="more")
+    verdict = by_bounds(first, gate)
+    settled = verdict is not Verdict.INCONCLUSIVE
     if first.n < gate.pairs or (not settled and first.n < gate.max_pairs):
         note = f"{first.n} pairs, at most {gate.max_pairs}"
-        verdict = _by_bounds(first, tau, margin)
-        if not settled:
-            verdict = Verdict.INCONCLUSIVE
-        return _numbers(series, first, verdict, note, "more")
-    note = ""
-    if first.low > tau:
-        note = "slower by its own bound, not after Holm's adjustment over all speed series"
-    return _numbers(series, first, _by_bounds(first, tau, margin), note)
+        return with_numbers(one.series, first, verdict, note, "more")
+    return with_numbers(one.series, first, verdict, "")
 
 
-def _after_confirmation(series: Series, first: Interval, confirmed: Interval) -> SeriesVerdict:
-    gate = series.gate
-    tau, margin = math.log1p(gate.threshold), math.log1p(gate.margin)
-    seen = f"first set {math.expm1(first.estimate):+.1%} over {first.n} pairs"
-    if confirmed.low > tau:
-        note = f"confirmed by {confirmed.n} fresh pairs; {seen}"
-        return _numbers(series, confirmed, Verdict.REGRESSION, note)
-    note = f"{seen}, not confirmed by {confirmed.n} fresh pairs, which are judged alone"
-    return _numbers(series, confirmed, _by_bounds(confirmed, tau, margin), note)
-
-
-def _by_bounds(interval: Interval, tau: float, margin: float) -> Verdict:
-    if interval.high < -tau:
-        return Verdict.IMPROVED
-    return Verdict.PASS if interval.high < margin else Verdict.INCONCLUSIVE
-
-
-def _numbers(
-    series: Series, interval: Interval, verdict: Verdict, note: str, more: More | None = None
-) -> SeriesVerdict:
-    gate = series.gate
-    mde = detectable(
-        interval.se,
-        interval.df,
-        threshold=math.log1p(gate.threshold),
-        confidence=gate.confidence,
-    )
-    # Geometric means over processes: near the effect, which compares calls made side by side.
-    base, head = (_geometric(series.values(subject).values()) for subject in ("base", "head"))
-    return replace(
-        series.verdict(verdict, note),
-        base=base,
-        head=head,
-        effect=math.expm1(interval.estimate),
-        low=_ratio(interval.low),
-        high=_ratio(interval.high),
-        n=interval.n,
-        mde=_ratio(mde),
-        more=more,
-    )
-
-
-def _ratio(log: float) -> float:
-    # With two wild pairs a bound leaves the range of a float; it says "unknown" long before.
-    return math.expm1(min(log, 700.0))
-
-
-def _geometric(values: Iterable[float]) -> float:
-    logs = [math.log(value) for value in values]
-    return math.exp(sum(logs) / len(logs))
+def _confirmation(one: _Measured, adjusted: float) -> SeriesVerdict:
+    """Of a suspect: its fresh pairs, judged alone; ``adjusted`` is their p value after Holm."""
+    gate, first, fresh = one.series.gate, one.first, one.fresh
+    seen = "too few first pairs"
+    if first is not None:
+        seen = f"first set {math.expm1(first.estimate):+.1%} over {first.n} pairs"
+    if fresh is None or fresh.n < gate.pairs:
+        count = 0 if fresh is None else fresh.n
+        note = f"slower; to be confirmed by fresh pairs ({count} of {gate.pairs})"
+        shown = first or fresh
+        if shown is None:
+            return replace(_too_few(one.series), more="confirm")
+        return with_numbers(one.series, shown, Verdict.INCONCLUSIVE, note, "confirm")
+    looks = max(gate.max_pairs // gate.pairs, 1)
+    if adjusted < (1 - gate.confidence) / looks:
+        note = f"confirmed by {fresh.n} fresh pairs; {seen}"
+        return with_numbers(one.series, fresh, Verdict.REGRESSION, note)
+    verdict = by_bounds(fresh, gate)
+    note = f"{seen}, not confirmed by {fresh.n} fresh pairs, which are judged alone"
+    if verdict is Verdict.INCONCLUSIVE and fresh.n + gate.pairs <= gate.max_pairs:
+        return with_numbers(one.series, fresh, verdict, f"{note} so far", "confirm")
+    return with_numbers(one.series, fresh, verdict, note)
 
 
 def _controls(gate: Gate, everything: dict[str, Series]) -> list[Series]:
@@ -196,25 +173,25 @@ def _controls(gate: Gate, everything: dict[str, Series]) -> list[Series]:
 def _control_verdict(control: Series, gate: Gate, mode: Mode) -> SeriesVerdict:
     """PASS where an unchanged kernel stayed within the drift on every set of pairs, or INVALID."""
     judged = replace_gate(control, gate)
-    problem = screen(judged, mode) or _not_positive(judged)
+    problem = screen(judged, mode) or not_positive(judged)
     if problem is not None:
         invalid = mode != "alone"
         return problem.noted("control", Verdict.INVALID if invalid else problem.verdict)
     shown = judged.verdict(Verdict.PASS, "control")
     for confirm in (False, True):
-        interval = _interval(judged, confirm=confirm, mode=mode)
+        interval = pair_interval(judged, confirm=confirm, mode=mode)
         if interval is None:
             continue
         limit = math.log1p(gate.drift)
         if not confirm:
-            shown = _numbers(judged, interval, Verdict.PASS, "control")
+            shown = with_numbers(judged, interval, Verdict.PASS, "control")
         if interval.low > limit or interval.high < -limit:
-            low, high = _ratio(interval.low), _ratio(interval.high)
+            moved, low, high = map(as_fraction, (interval.estimate, interval.low, interval.high))
             note = (
-                f"control moved by {_ratio(interval.estimate):+.1%} [{low:+.1%}, {high:+.1%}], "
+                f"control moved by {moved:+.1%} [{low:+.1%}, {high:+.1%}], "
                 f"allowed {gate.drift:.1%}: the machine changed between base and head"
             )
-            return _numbers(judged, interval, Verdict.INVALID, note)
+            return with_numbers(judged, interval, Verdict.INVALID, note)
     return replace(shown, threshold=gate.drift, margin=None)
 
 

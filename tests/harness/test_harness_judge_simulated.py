@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -27,19 +28,18 @@ def gate_run(rng, slow, *, series=20, sd=0.04):
     names = [f"speed/s{i}" for i in range(series)]
     effect = dict.fromkeys(names, 0.0) | {names[0]: math.log(1 + slow), "speed/control/x": 0.0}
     rows = [row for name in effect for row in pairs(name, effect[name] + rng.normal(0, sd, 8))]
-    have = dict.fromkeys(effect, 8)
+    have = Counter({(name, "pair"): 8 for name in effect})
     while True:
         outcome = judge(rows, GATES, TODAY)
         wanted = {one.name: one.more for one in outcome.series if one.more}
         if not wanted:
             return outcome
         for name, request in wanted.items():
-            count = have[name] if request == "confirm" else 4
-            start = 0 if request == "confirm" else have[name]
+            count = 8 if request == "confirm" else 4
             prefix = "confirm" if request == "confirm" else "pair"
             logs = effect[name] + rng.normal(0, sd, count)
-            rows += pairs(name, logs, prefix=prefix, start=start)
-            have[name] += 0 if request == "confirm" else count
+            rows += pairs(name, logs, prefix=prefix, start=have[name, prefix])
+            have[name, prefix] += count
 
 
 @pytest.mark.usefixtures("quick_collections")

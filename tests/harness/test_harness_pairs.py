@@ -161,8 +161,9 @@ def test_blocks_answer_the_judge():
         ("confirm-01", ["speed/b"]),
     ]
     done |= {("speed", "speed/a", "base", f"pair-{i:02d}") for i in range(4)}
-    confirming = more_blocks({"speed/a": "confirm"}, done, gates)
-    assert [b.item for b in confirming] == [f"confirm-{i:02d}" for i in range(4)]  # as many again
+    done |= {("speed", "speed/b", "base", f"confirm-{i:02d}") for i in range(3)}
+    confirming = more_blocks({"speed/b": "confirm"}, done, gates)
+    assert [b.item for b in confirming] == ["confirm-03"]  # up to the next look
     assert more_blocks({"speed/a": "more"}, done, gates) == []
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.stats import mstats
 
 from msa_harness.clustered import (
     cluster_mean_interval,
@@ -76,6 +77,27 @@ def test_log_ratio_is_ordered_antisymmetric_and_scales(pairs, factor):
         confidence=0.99,
     )
     assert math.isclose(scaled.low, one.low, rel_tol=1e-6, abs_tol=1e-6)
+
+
+@given(st.lists(st.floats(min_value=-3, max_value=3), min_size=2, max_size=30))
+def test_the_trimmed_mean_agrees_with_scipy(ratios):
+    one = log_ratio_interval(ratios, confidence=0.99)
+    share = (len(ratios) // 5 + 1e-9) / len(ratios)
+    low, high = mstats.trimmed_mean_ci(
+        np.array(ratios), limits=(share, share), inclusive=(True, True), alpha=0.02
+    )
+    assert math.isclose(one.low, low, rel_tol=1e-6, abs_tol=1e-6)
+    assert math.isclose(one.high, high, rel_tol=1e-6, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("spoilt", [0.0, 0.1])
+def test_bounds_miss_as_often_as_they_say(spoilt):
+    """Eight pairs of equal code, some of them spoilt on either side: 1 % is said."""
+    rng = np.random.default_rng(5)
+    draws = rng.normal(0, 0.05, (4000, 8))
+    draws += rng.normal(0, 0.5, draws.shape) * (rng.random(draws.shape) < spoilt)
+    low = [log_ratio_interval(row, confidence=0.99).low for row in draws]
+    assert np.mean(np.array(low) > 0) < 0.015
 
 
 @given(PAIRS)
@@ -235,8 +257,10 @@ def test_what_is_said_to_be_detectable_is_detected():
     rng, runs, n, sd = np.random.default_rng(6), 3000, 8, 0.04
     noise = rng.normal(0, sd, (runs, n))
     tau = math.log(1.02)
-    effect = detectable(sd / math.sqrt(n), n - 1, threshold=tau, confidence=0.99)
     base = np.ones(n)
+    alike = [of_pairs(base, np.exp(row), confidence=0.99) for row in noise]
+    se = math.sqrt(np.mean([one.se**2 for one in alike]))
+    effect = detectable(se, alike[0].df, threshold=tau, confidence=0.99)
     hits = [
         of_pairs(base, np.exp(effect + noise[i]), confidence=0.99).low > tau for i in range(runs)
     ]
