@@ -157,18 +157,13 @@ class _Change:
 
 def _changes(tree: ast.Module) -> Iterator[tuple[int, str, _Change]]:
     """(line, text, change) of every site inside functions, in the order of the source."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and not _is_inner(tree, node):
+    inner: set[ast.AST] = set()
+    for node in ast.walk(tree):  # outer functions come before inner ones
+        if isinstance(node, ast.FunctionDef) and node not in inner:
+            inner.update(ast.walk(node))
             for statement in node.body:
                 yield from _in_node(statement)
             yield from _left_out(node)
-
-
-def _is_inner(tree: ast.Module, node: ast.FunctionDef) -> bool:
-    return any(
-        isinstance(other, ast.FunctionDef) and other is not node and node in ast.walk(other)
-        for other in ast.walk(tree)
-    )
 
 
 def _in_node(node: ast.AST) -> Iterator[tuple[int, str, _Change]]:
