@@ -201,8 +201,9 @@ class Worker:
     ) -> Timing:
         """Time calls of an operation on kept inputs.
 
-        With `verify` the last output comes back, and its inputs are checked for writes. Of its
-        tensors only `rows` of the first dimension come, the others are undefined; empty: all do.
+        With `verify` the output of one timed call comes back, which one is drawn, and the inputs
+        are checked for writes. Of its tensors only `rows` of the first dimension come, the others
+        are undefined; empty: all do.
         """
         if warmup < 0 or repeats < 1:
             raise ValueError(f"wanted warmup >= 0 and repeats >= 1, got {warmup} and {repeats}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,8 +15,11 @@ _CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
-# Two runs that differ in one of these cannot be compared by the clock.
+# Two runs that differ in one of these cannot be compared by the clock, nor with another version of
+# what computes.
+_COMPUTING = ("torch", "triton")
 COMPARABLE = (
+    "python",
     "platform",
     "cpu_model",
     "cores",
@@ -46,8 +48,8 @@ class Environment:
         device: "cpu", or the name of the GPU.
         device_class: What margins go by: "shared-cpu", "cpu", or the name of the GPU.
         packages: Versions of the distributions that matter; missing ones left out.
-        commit: Commit of the judge's directory; empty where it has none.
-        dirty: Whether that directory differs from its commit.
+        commit: Commit that is measured, head's; empty where it has none.
+        dirty: Whether head differs from that commit.
         gpu: Name, uuid, driver, limits as NVML tells them; empty on a CPU or without NVML.
     """
 
@@ -76,7 +78,8 @@ def capture(
     *,
     threads: int,
     device: str = "cpu",
-    repo: Path | None = None,
+    commit: str = "",
+    dirty: bool = False,
     packages: Sequence[str] = PACKAGES,
 ) -> Environment:
     """Read the environment of this process and machine.
@@ -84,12 +87,12 @@ def capture(
     Args:
         threads: torch's threads in the workers.
         device: "cpu", or the name of the GPU as a worker's `info` gives it.
-        repo: Directory whose commit is recorded.
+        commit: Of the code that is measured.
+        dirty: Whether that code differs from its commit.
         packages: Distributions whose versions are recorded.
     """
     info = _read(_CPUINFO)
     shared = _shared(info)
-    commit, dirty = _commit(repo)
     return Environment(
         python=platform.python_version(),
         executable=sys.executable,
@@ -122,11 +125,17 @@ def versions(names: Sequence[str]) -> dict[str, str]:
 
 def incomparable(first: Mapping[str, object], second: Mapping[str, object]) -> list[str]:
     """Why clock times of two recorded environments cannot be compared; empty where they can."""
+    pairs = {name: (first.get(name) or None, second.get(name) or None) for name in COMPARABLE}
+    for name in _COMPUTING:
+        pairs[name] = (_version(first, name), _version(second, name))
     return [
-        f"{name}: {first.get(name)!r} and {second.get(name)!r}"
-        for name in COMPARABLE
-        if (first.get(name) or None) != (second.get(name) or None)
+        f"{name}: {one!r} and {other!r}" for name, (one, other) in pairs.items() if one != other
     ]
+
+
+def _version(environment: Mapping[str, object], package: str) -> str:
+    packages = environment.get("packages")
+    return str(packages.get(package, "")) if isinstance(packages, Mapping) else ""
 
 
 def _gpu() -> dict[str, str]:
@@ -156,18 +165,3 @@ def _shared(info: str) -> bool:
     flags = next((line for line in info.splitlines() if line.startswith("flags")), "")
     quota = _read(_QUOTA).split()
     return "hypervisor" in flags.split() or bool(quota and quota[0] != "max")
-
-
-def _commit(repo: Path | None) -> tuple[str, bool]:
-    if repo is None:
-        return "", False
-    texts = []
-    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"]):
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(repo), *arguments], capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return "", False
-        texts.append(done.stdout.strip())
-    return texts[0], bool(texts[1])

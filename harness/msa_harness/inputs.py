@@ -137,6 +137,10 @@ class InputSets:
             if not buffer.filled:
                 buffer.target.copy_(buffer.source)
 
+    def any_of(self, count: int) -> int:
+        """One of ``count`` calls, drawn."""
+        return self._random.randrange(count)
+
     def fresh(self) -> Fresh:
         """Inputs of the next call of the turn."""
         scale = self._random.uniform(_LOWEST, _HIGHEST) if self._vary else 1.0

@@ -55,8 +55,8 @@ def judge_speed(
             first = pair_interval(one, confirm=False, mode=mode)
             measured.append(_Measured(one, first, pair_interval(one, confirm=True, mode=mode)))
     decide = _recorded_verdicts if mode == "unpaired" else _paired_verdicts
-    for one, verdict in zip(measured, decide(measured), strict=True):
-        verdicts.append(_controlled(verdict, one.series, everything, controls))
+    for known, verdict in zip(measured, decide(measured), strict=True):
+        verdicts.append(_controlled(verdict, known.series, everything, controls))
     return verdicts + list(controls.values())
 
 

@@ -10,6 +10,7 @@ processes took.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,15 @@ from msa_harness.pair_samples import FOREIGN, STARTUP, Rows
 from msa_harness.samples import ERROR, WRONG, Key, Sample
 from msa_harness.starting import starter
 from msa_harness.stored import StoredSets
-from msa_harness.timed import TimedSeries, grouped, inputs_of, prepare, take_turn
+from msa_harness.timed import (
+    Spent,
+    TimedSeries,
+    clock_problems,
+    grouped,
+    inputs_of,
+    prepare,
+    take_turn,
+)
 from msa_harness.turns import Turns
 
 __all__ = [
@@ -149,9 +158,8 @@ class PairRunner:
         self, group: Sequence[TimedSeries], block: Block, workers: dict[str, Worker], turns: Turns
     ) -> Iterator[list[Sample]]:
         """Time the series of a group; a side that fails ends its series for both, for good."""
-        seconds: dict[str, dict[str, list[float]]] = {
-            one.name: {side: [] for side in self.sides} for one in group
-        }
+        spent = {one.name: {side: Spent() for side in self.sides} for one in group}
+        checked = {one.name: self._checked_turn(one, block) for one in group}
         problems: dict[str, dict[str, str]] = {one.name: {} for one in group}
         holds: dict[tuple[str, str], Worker] = {}
 
@@ -171,23 +179,34 @@ class PairRunner:
             for one in group:
                 if one.name in ended or any(problems[one.name].values()):
                     continue
-                last = self._is_last(turn, seconds[one.name].values())
+                last = self._is_last(turn, spent[one.name].values())
+                verify = last if checked[one.name] is None else turn == checked[one.name]
                 for side in self.sides if forward else self.sides[::-1]:
-                    call = partial(take_turn, one=one, seconds=seconds[one.name][side], verify=last)
+                    call = partial(take_turn, one=one, spent=spent[one.name][side], verify=verify)
                     with turns.turn(side):
                         problem = ready(one, side) or self._guarded(side, workers, call)
                     problems[one.name][side] = problem
                 if last:
                     ended.add(one.name)
         for one in group:
+            if not any(problems[one.name].values()):
+                for side, text in clock_problems(spent[one.name]).items():
+                    problems[one.name][side] = ERROR + text
             if any(problems[one.name].values()):
                 self._failed.add(one.name)
-            yield self._rows.timed(one.name, block, seconds[one.name], problems[one.name])
+            seconds = {side: took.seconds for side, took in spent[one.name].items()}
+            yield self._rows.timed(one.name, block, seconds, problems[one.name])
 
-    def _is_last(self, turn: int, spent: Iterable[Sequence[float]]) -> bool:
+    def _checked_turn(self, one: TimedSeries, block: Block) -> int | None:
+        """Which turn is checked: the last one (None) or one of the first, as often, drawn."""
+        least = min(self.alternations, _LEAST_TURNS)
+        drawn = random.Random(f"{one.name} {block.item}").randrange(2 * least)
+        return drawn if drawn < least else None
+
+    def _is_last(self, turn: int, spent: Iterable[Spent]) -> bool:
         """Whether turn number `turn` ends a series; both sides get as many turns."""
         if turn + 1 >= min(self.alternations, _LEAST_TURNS):
-            slower = max(sum(seconds) for seconds in spent)
+            slower = max(sum(one.seconds) for one in spent)
             with_this = slower * (turn + 1) / max(turn, 1)
             return turn + 1 == self.alternations or with_this >= self.seconds
         return False

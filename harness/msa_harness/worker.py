@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -144,6 +145,8 @@ class _Server:
         reply: dict[str, object] = {}
         quiet = _clock() * 1e-9 + _SETTLE_SECONDS * (torch.get_num_threads() > 1)
         sets.turn(checked=request["verify"])
+        # A call that nobody can foresee: one that answers from memory every other time is found.
+        chosen = request["warmup"] + sets.any_of(request["repeats"])
         gc.disable()
         try:
             with torch.set_grad_enabled(request["grad"]):
@@ -160,12 +163,14 @@ class _Server:
                     if call >= request["warmup"]:
                         seconds.append((stop - start) * 1e-9)
                     # Outside the clock: a promise of an output is none.
-                    verify = last and request["verify"]
+                    verify = call == chosen and request["verify"]
                     rows = request["rows"] if verify else few_rows(self._device)
                     sent = checked(output, rows)
-                    if verify:
+                    if verify:  # a copy: a later call may write there
+                        reply = {"index": fresh.index, "scale": fresh.scale}
+                        reply["output"] = sent if last else deepcopy(sent)
+                    if last and request["verify"]:
                         sets.check()
-                        reply = {"output": sent, "index": fresh.index, "scale": fresh.scale}
                     del output, sent
         finally:
             gc.enable()
@@ -226,7 +231,10 @@ def main(arguments: Sequence[str]) -> None:
     _die_with(parent)
     settle()
     torch.set_num_threads(threads)
-    server = _Server(arguments[4])
+    device = arguments[4]
+    if device != "cpu" and not torch.cuda.is_available():
+        sys.exit(f"device: wanted one that torch {torch.__version__} can use, got {device!r}")
+    server = _Server(device)
     with open(receive, "rb") as requests, open(send, "wb") as replies:  # noqa: PTH123 - descriptors
         hello = {"ok": True, "protocol": protocol.VERSION, "pid": os.getpid(), "id": 0}
         replies.write(protocol.encode(hello))

@@ -81,7 +81,8 @@ _QUICK = (
         16,
         k_lens=[2047, 2048, 2049],
     ),
-    _check("length-4097", [4097], (1, 1), (32, 32), 128, 16),
+    # Long enough to be spread over threads, and run with several: races, modes that threads lose.
+    _check("length-4097", [4097], (1, 1), (32, 32), 128, 16, tags=("threads", "hygiene")),
     # [T, H, k] read as [H, T, k] cannot be seen in any shape, only in the values.
     _check("tokens-equal-heads", [8], (8, 8), (32, 32), 16, 3, k_lens=[200]),
     _check(
@@ -102,9 +103,12 @@ _QUICK = (
     _check("dim-128-block-128", [700], (4, 1), (128, 128), 128, 4),
     _check("block-64-topk-8", [600], (2, 1), (64, 64), 64, 8),
     _check("block-32", [300], (4, 2), (64, 128), 32, 4),
+    # No power of two, in anything: a shift is no division.
+    _check("block-48-dim-96", [300], (6, 2), (96, 48), 48, 4),
     _check("topk-1", [200], (2, 2), (64, 64), 16, 1),
     _check("topk-2", [200], (2, 2), (64, 64), 16, 2),
     _check("topk-16", [400], (2, 2), (32, 32), 16, 16),
+    _check("topk-48", [40], (2, 1), (32, 32), 16, 48, k_lens=[1000]),
     _check("sink-1", [300], (4, 2), (64, 64), 16, 3, sinks=1, tags=("invariants",)),
     _check("sink-2-local-2", [300, 41], (4, 2), (64, 64), 16, 6, sinks=2, local=2),
     _check("float16", [321], (8, 2), (64, 64), 32, 4, dtype="float16"),
@@ -137,8 +141,19 @@ _QUICK = (
         dtype="bfloat16",
         tags=("decode",),
     ),
-    # More than 4096 blocks: candidate buffers of a fixed size overflow.
-    _check("many-blocks", [3], (2, 1), (32, 16), 16, 16, k_lens=[70_001]),
+    # More rows than are taken together, whatever the budget is.
+    _check(
+        "decode-batch",
+        [1] * 40,
+        (4, 2),
+        (128, 32),
+        128,
+        16,
+        k_lens=[2200, *(10 + 3 * request for request in range(39))],
+        tags=("decode",),
+    ),
+    # More than 8192 blocks: candidate buffers of a fixed size overflow.
+    _check("many-blocks", [3], (2, 1), (32, 16), 16, 16, k_lens=[140_001]),
 )
 
 _MORE = (

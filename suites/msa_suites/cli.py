@@ -101,3 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"msa-bench {args.command}: error: {text}", file=sys.stderr)
         return ERROR_EXIT
+    except Exception as error:  # noqa: BLE001 - a fault of ours: never the exit code of a verdict
+        traceback.print_exc()
+        what = f"{type(error).__name__}: {error}"
+        print(f"msa-bench {args.command}: internal error, no verdict: {what}", file=sys.stderr)
+        return ERROR_EXIT

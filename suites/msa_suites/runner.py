@@ -27,7 +27,7 @@ from msa_reports.cost import FILE as LIMITS
 from msa_reports.report import VERDICT, write_report
 from msa_suites import SUITES, TIMED
 from msa_suites.plan import Plan
-from msa_suites.session import Session
+from msa_suites.session import WITHHELD, Session
 from msa_suites.software import check_resumed, software_samples, voids
 from msa_suites.together import merged
 
@@ -72,10 +72,14 @@ def make_header(
         label: {**side.subject.to_dict(), "implementation": side.implementation}
         for label, side in plan.sides.items()
     }
+    head = plan.sides["head"].subject
+    environment = capture(
+        threads=session.threads, device=session.device, commit=head.revision, dirty=head.dirty
+    )
     return RunHeader(
         command=command,
         argv=tuple(argv),
-        environment=capture(threads=session.threads, device=session.device).to_dict(),
+        environment=environment.to_dict(),
         subjects=described,
         judge={
             **plan.judge,
@@ -117,8 +121,13 @@ def progress(title: str, console: Console) -> Iterator[Callable[[str], None]]:
 def measure(session: Session, suites: Iterable[str], store: RunStore) -> dict[str, float]:
     """Run the suites, those that nothing is timed in at the same time; returns seconds by suite."""
     names = list(suites)
-    failed = frozenset(one.key for one in store.samples() if one.value == 0.0)
-    now = dataclasses.replace(session, done=frozenset(store.done_keys()), failed=failed)
+    before = list(store.samples())
+    now = dataclasses.replace(
+        session,
+        done=frozenset(store.done_keys()),
+        failed=frozenset(one.key for one in before if one.value == 0.0),
+        withheld=frozenset(one.key for one in before if one.detail.startswith(WITHHELD)),
+    )
     modules = {name: suite_named(name) for name in names}  # imported in this thread
     seconds = {}
 

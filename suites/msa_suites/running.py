@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from pathlib import Path
 
 from rich.markup import escape
 
@@ -76,6 +77,11 @@ def _limits(session: Session) -> dict[str, object] | None:
     return speed_limits(speed_series(session.profile, cases=session.cases))
 
 
+def _model(named: str | None) -> str:
+    """The model as workers find it, which run in folders of their own."""
+    return str(Path(named).resolve()) if named and Path(named).exists() else named or ""
+
+
 def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
     """The session that the options describe."""
     common = [f"--implementation {shlex.quote(args.implementation)}"]
@@ -91,7 +97,7 @@ def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
         profile=args.profile,
         device=args.device,
         seed=args.seed,
-        model=args.model or "",
+        model=_model(args.model),
         threads=args.threads,
         timeout=args.timeout,
         memory=args.memory,

@@ -16,6 +16,8 @@ from msa_harness.records import ERROR, Sample
 from msa_harness.subjects import Subject
 from msa_suites.case import Case
 
+#: Begins the detail of a check that was skipped because an optional result did not come.
+WITHHELD = "withheld: "
 #: Handle of the implementation in every worker.
 SUBJECT = "implementation"
 #: What decides how fast equal code is.
@@ -59,6 +61,7 @@ class Session:
         judge_paths: the judge's folders that a worker imports from.
         done: what an interrupted run has measured already.
         failed: those of them that are failed checks.
+        withheld: those of them in which head kept an optional result to itself.
         say: told what is going on, for the progress display.
         repro: command that repeats a series, by suite.
         gates: the table that judges, which says how many pairs to time.
@@ -78,6 +81,7 @@ class Session:
     judge_paths: tuple[Path, ...] = ()
     done: frozenset[Key] = frozenset()
     failed: frozenset[Key] = frozenset()
+    withheld: frozenset[Key] = frozenset()
     say: Callable[[str], None] = lambda _text: None
     repro: Callable[[str], str] = lambda _suite: ""
     gates: GateTable | None = None

@@ -17,6 +17,7 @@ from msa_harness.pair_samples import FOREIGN, STARTUP
 from msa_harness.pairs import Block, PairRunner, TimedSeries, first_blocks, more_blocks
 from msa_harness.records import ERROR, WRONG
 from msa_harness.subjects import Subject
+from msa_harness.timed import Spent, clock_problems
 
 GATES = """
 [[gate]]
@@ -218,7 +219,18 @@ def test_a_group_is_timed_in_turn_and_outlives_a_crash_of_one_of_its_series(make
     assert sorted(started) == ["base", "head", "head"]
 
 
-def test_slow_series_have_fewer_turns_and_the_last_call_of_each_is_checked(make_start):
+def test_a_clock_that_gives_back_what_calls_took_is_found():
+    honest = Spent([0.1] * 8, beyond=[0.01, 0.02, 0.01, 0.5], calls=[0.2] * 4)
+    busy = Spent([0.1] * 8, beyond=[0.03, 0.9, 0.02, 0.03], calls=[0.2] * 4)
+    assert clock_problems({"base": honest, "head": busy}) == {}
+    lying = Spent([0.05] * 8, beyond=[0.11, 0.12, 0.11, 0.6], calls=[0.1] * 4)
+    (side,) = clock_problems({"base": honest, "head": lying})
+    assert side == "head"
+    assert clock_problems({"head": lying}) == {}  # nothing to compare with
+    assert clock_problems({"base": Spent(), "head": Spent()}) == {}
+
+
+def test_slow_series_have_fewer_turns_and_a_call_of_each_is_checked(make_start):
     start, _ = make_start()
     seen = []
 
@@ -233,7 +245,7 @@ def test_slow_series_have_fewer_turns_and_the_last_call_of_each_is_checked(make_
     batches = by_series(runner.run([Block("pair-00", frozenset(["speed/work"]))]))
     for name in ("speed/work", "speed/control/x"):
         assert {len(sample.raw) for sample in batches[name]} == {4}
-    assert len(seen) == 4  # first and last, on both sides
+    assert len(seen) == 4  # the first and another one, on both sides
     patient = PairRunner(start, [work, control], alternations=5, seconds=60.0)
     batches = by_series(patient.run([Block("pair-00", frozenset(["speed/work"]))]))
     assert {len(sample.raw) for sample in batches["speed/work"]} == {5}

@@ -131,14 +131,17 @@ def test_same_code_needs_the_same_python():
     assert not Subject("base", roots=(Path("a"),)).same_code(Subject("head", roots=(Path("b"),)))
 
 
-def test_the_environment_is_recorded_without_heavy_imports(repo):
-    record = capture(threads=2, repo=repo).to_dict()
-    assert record["commit"] == subjects.resolve_revision(repo, "HEAD")
+def test_the_environment_is_recorded_without_heavy_imports():
+    record = capture(threads=2, commit="1a2b3c", dirty=True).to_dict()
+    assert (record["commit"], record["dirty"]) == ("1a2b3c", True)
     assert record["device_class"] in ("cpu", "shared-cpu")
     assert record["packages"]["torch"]
     assert capture(threads=1, device="NVIDIA H100").device_class == "NVIDIA H100"
     assert incomparable(record, record) == []
     assert incomparable(record, {**record, "threads": 1}) == ["threads: 2 and 1"]
+    packages = {**record["packages"], "torch": "1.0"}
+    (differs,) = incomparable(record, {**record, "packages": packages})
+    assert differs.startswith("torch: ")
     code = "import sys, msa_harness.environment; print([m for m in sys.modules if m in "
     code += "('torch', 'numpy', 'scipy')])"
     harness = Path(subjects.__file__).parents[1]

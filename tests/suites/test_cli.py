@@ -40,6 +40,12 @@ def test_cost_table_and_roofline(capsys):
     assert "compute" in out
 
 
+def test_a_fault_of_ours_is_no_verdict(capsys):
+    code, out, err = run(capsys, "cost", "--lengths", "9" * 400)
+    assert (code, out) == (2, "")
+    assert "cost: internal error, no verdict: OverflowError" in err
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,8 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from msa_suites import cli
+from msa_suites.models.loading import EMBEDDED
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -175,6 +178,24 @@ def test_what_head_no_longer_offers_is_a_regression(folder, less, words):
     assert words in worse["correctness/attention"]
 
 
+MUTE = """
+
+
+def sparse_attention(*args, **settings):
+    return reference.sparse_attention(*args, **settings)[0], None
+"""
+
+
+def test_a_result_that_head_no_longer_returns_does_not_pass(folder):
+    where = folder(GOOD, GOOD + MUTE)
+    done = gate(where)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"]) == (4, "INVALID"), done.stderr
+    lost = {s["name"]: (s["verdict"], s["note"]) for s in document["series"]}
+    assert lost["correctness/attention_lse"][0] == "REMOVED"
+    assert "it returns no LSE" in lost["correctness/attention_lse"][1]
+
+
 ONLY_ATTEND = """
 from msa import fast
 
@@ -229,6 +250,7 @@ def test_a_hang_a_crash_and_a_leak_are_reported_as_what_they_are(folder, source,
         (["gate", "--base-python", "no-such-python"], "wanted a Python interpreter"),
         (["check", "--cases", "none.jsonl"], "none.jsonl"),
         (["check", "--model", "./nowhere", "--suite", "quality"], "wanted a model directory"),
+        (["check", "--model", "broken", "--suite", "quality"], "wanted a whole model"),
         (["conformance", "--implementation", "tourch"], "torch"),
         (["conformance", "--implementation", "nothing:here"], "nothing"),
         (["compare", "nowhere", "nowhere"], "nowhere"),
@@ -241,7 +263,20 @@ def test_a_hang_a_crash_and_a_leak_are_reported_as_what_they_are(folder, source,
 )
 def test_bad_input_is_exit_2_and_one_line(tmp_path, argv, words, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    if "broken" in argv:
+        shutil.copytree(EMBEDDED, "broken")
+        weights = next(Path("broken").glob("*.safetensors"))
+        weights.write_bytes(weights.read_bytes()[:1000])
     assert cli.main([*argv, "--repo", str(REPOSITORY)] if argv[0] == "gate" else argv) == 2
     said = capsys.readouterr()
     assert words in said.err
     assert said.out == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="wants a machine without CUDA")
+@pytest.mark.parametrize("argv", [["conformance"], ["check", "--suite", "correctness"]])
+def test_a_device_that_is_not_there_is_no_failed_check(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*argv, "--device", "cuda"]) == 2
+    said = capsys.readouterr()
+    assert "device: wanted one that torch" in said.out + said.err

@@ -79,8 +79,10 @@ def timed_gate(folder: Path, triton: tuple[str, str], *more: str):
             plant(folder / side, "triton", version)
         options.append(f"--{side}-python={folder / side / 'bin' / 'python'}")
     (folder / "cases.jsonl").write_text("".join(json.dumps(case) + "\n" for case in CASES))
-    gates = SHIPPED.read_text().replace("pairs = 8", "pairs = 2").replace("= 16", "= 2")
-    (folder / "gates.toml").write_text(gates.replace("margin = 0.15", "margin = 0.9"))
+    gates = SHIPPED.read_text().replace("\npairs = 8", "\npairs = 2")
+    gates = gates.replace("max_pairs = 24", "max_pairs = 2")
+    gates = gates.replace("margin = 0.10\nconfidence = 0.99", "margin = 0.9\nconfidence = 0.99")
+    (folder / "gates.toml").write_text(gates)
     options += ["--implementation", "theirs", "--suite", "speed", "--gates", "gates.toml"]
     options += ["--cases", "cases.jsonl", "--out", "run", "--threads", "1", "--json", *more]
     return bench(folder, "gate", *options)

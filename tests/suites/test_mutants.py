@@ -9,6 +9,7 @@ import pytest
 
 from msa_suites import cli
 from msa_suites.commands.mutants import _read
+from msa_suites.faults.equivalents import claimed, claims, parse_claims, why_equivalent
 from msa_suites.faults.killing import drawn, kill
 from msa_suites.faults.mutants import implementation_of
 from msa_suites.faults.mutation import MODULES, mutants_of, mutated, source_of
@@ -31,6 +32,33 @@ def test_every_mutant_is_another_program(module):
 
 def test_there_are_enough_of_them():
     assert sum(len(mutants_of(module)) for module in MODULES) >= 300
+
+
+@pytest.mark.parametrize("claim", claims(), ids=lambda claim: f"{claim.module}: {claim.source}")
+def test_a_claim_of_equivalence_is_about_a_mutant_and_says_why(claim):
+    about = claimed(claim)
+    assert about, "the line or the change is gone"
+    assert len(claim.why) > 10
+    assert all(why_equivalent(one.name) == claim.why for one in about)
+
+
+def test_what_nobody_claims_is_another_program():
+    assert why_equivalent("msa.packing:1:0") == ""
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ('[[mutant]]\nmodule = "a"', "wanted module, source, what, why"),
+        (
+            '[[mutant]]\nmodule = "a"\nsource = "x = 1"\nwhat = "1 -> 2"\nwhy = " "',
+            "wanted a reason for 'x = 1'",
+        ),
+    ],
+)
+def test_a_claim_without_its_parts_is_refused(table, text):
+    with pytest.raises(ValueError, match=text):
+        parse_claims(table)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -99,8 +127,9 @@ def test_bad_input(argv, text, capsys, tmp_path):
 def test_a_torn_line_is_measured_again(tmp_path):
     path = tmp_path / "mutants.jsonl"
     path.write_text('{"mutant": "a", "gate": ""}\n{"mutant": "torn')
-    assert _read(path) == [{"mutant": "a", "gate": ""}]
-    assert path.read_text() == '{"mutant": "a", "gate": ""}\n'
+    row = {"mutant": "a", "gate": "", "equivalent": ""}
+    assert _read(path) == [row]
+    assert path.read_text() == json.dumps(row) + "\n"
     assert _read(tmp_path / "none") == []
 
 

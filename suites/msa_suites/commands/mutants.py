@@ -11,6 +11,7 @@ from typing import Any
 from msa_suites.commands import options
 
 FILE = "mutants.jsonl"
+_SURVIVED = ("SURVIVED", "survived, equivalent")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from msa_suites import runner
     from msa_suites.faults.killing import drawn, kill
     from msa_suites.faults.mutation import MODULES
-    from msa_suites.faults.run import Matrix
+    from msa_suites.faults.run import FaultsError, Matrix
     from msa_suites.self_test import self_test
 
     options.settle_out(args, "mutants")
@@ -50,27 +51,39 @@ def run(args: argparse.Namespace) -> int:
             rows.append(fate.as_dict())
             file.write(json.dumps(rows[-1]) + "\n")
             file.flush()
-            word = f"killed by {fate.gate}" if fate.gate else "SURVIVED"
+            word = f"killed by {fate.gate}" if fate.gate else _SURVIVED[bool(fate.equivalent)]
             say(f"{len(rows)}/{len(chosen)} {word}: {fate.mutant} {fate.what} ({fate.seconds} s)")
-    killed = sum(bool(row["gate"]) for row in rows)
-    document = {"mutants": rows, "killed": killed, "total": len(rows)}
+    wrong = [row["mutant"] for row in rows if row["gate"] and row["equivalent"]]
+    other = [row for row in rows if not row["equivalent"]]
+    killed = sum(bool(row["gate"]) for row in other)
+    same = len(rows) - len(other)
+    document = {"mutants": rows, "killed": killed, "total": len(other), "equivalent": same}
     if args.json:
         options.print_json(document)
     else:
         _print(rows)
-        print(f"{killed} of {len(rows)} mutants killed ({killed / max(len(rows), 1):.1%})")
+        share = killed / max(len(other), 1)
+        print(f"{killed} of {len(other)} mutants killed ({share:.1%}), {same} equivalent")
         print(f"results: {args.out / FILE}")
+    if wrong:
+        raise FaultsError(f"equivalent.toml: these were killed all the same: {', '.join(wrong)}")
     return 0
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """Results of an interrupted run; a torn last line is measured again."""
+    """Results of an interrupted run; a torn last line is measured again.
+
+    What is claimed of them is read anew: survivors are explained after they are known.
+    """
+    from msa_suites.faults.equivalents import why_equivalent
+
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             continue
+        rows.append({**row, "equivalent": why_equivalent(row["mutant"])})
     if path.exists():
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
@@ -80,8 +93,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("survivor", "change", "line")
+    table = Table("survivor", "change", "line", "equivalent because")
     for row in rows:
         if not row["gate"]:
-            table.add_row(row["mutant"], row["what"], row["source"])
+            table.add_row(row["mutant"], row["what"], row["source"], row["equivalent"])
     Console(highlight=False, width=140).print(table)

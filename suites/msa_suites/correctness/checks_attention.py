@@ -11,6 +11,7 @@ from msa_suites.correctness.passrule import compare
 from msa_suites.correctness.subject import Failed, Skipped
 from msa_suites.correctness.trial import Trial
 from msa_suites.inputs import Inputs, page_cache, poison_unread
+from msa_suites.session import WITHHELD
 
 
 def attention(t: Trial) -> None:
@@ -23,7 +24,7 @@ def attention_lse(t: Trial) -> None:
     """Natural log-sum-exp of the same."""
     _, lse = t.plain("sparse_attention")
     if lse is None:
-        raise Skipped("it returns no LSE")
+        raise Skipped(f"{WITHHELD}it returns no LSE")
     _compare_lse(t, lse, t.material.truth[1], t.material.eager[1])
 
 
@@ -108,13 +109,15 @@ def _compare_lse(t: Trial, lse: Tensor, truth: Tensor, eager: Tensor) -> None:
 
 def combine(t: Trial) -> None:
     """Partial outputs over disjoint blocks merge into the whole; a part that is empty holds NaN."""
+    for parts in (3, 1):
+        _combine(t, parts)
+
+
+def _combine(t: Trial, count: int) -> None:
     m = t.material
     chosen = m.selection.clone()
     chosen[::4] = -1  # rows that have no part at all
-    parts = []
-    for part in range(3):
-        mine = torch.where(chosen % 3 == part, chosen, -1)
-        parts.append(m.truth_of(mine))
+    parts = [m.truth_of(torch.where(chosen % count == part, chosen, -1)) for part in range(count)]
     outs = torch.stack([out.float() for out, _ in parts])
     lses = torch.stack([lse for _, lse in parts])
     # What nobody wrote: a kernel leaves an empty part as it found it.
@@ -129,12 +132,20 @@ def combine(t: Trial) -> None:
     ):
         wrong = compare(x, right, eager=eager, dtype=torch.float32)
         if wrong is not None:
-            t.fail(what, wrong)
+            t.fail(f"{what} of {count} parts", wrong)
 
 
 def decode(t: Trial) -> None:
     """Paged attention: shuffled pages, NaN in tails and in unused pages."""
     _decode(t, t.material.selection)
+
+
+def decode_lse(t: Trial) -> None:
+    """Natural log-sum-exp of the same."""
+    _, lse = t.run("sparse_decode", decode_arguments(t, t.material.selection))
+    if lse is None:
+        raise Skipped(f"{WITHHELD}it returns no LSE")
+    _compare_lse(t, lse.flatten(0, 1), t.material.truth[1], t.material.eager[1])
 
 
 def decode_empty_rows(t: Trial) -> None:

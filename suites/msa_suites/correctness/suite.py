@@ -1,12 +1,12 @@
 """The correctness suite of a run: head's implementation, in a worker, against the oracles.
 
 Base is checked only where head fails, to say whether it failed before: what is wrong is wrong,
-whoever broke it.
+whoever broke it. And where head returns no optional result: if base returned it, it is lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -17,6 +17,7 @@ from msa_harness.client import WorkerCrashedError, WorkerError, WorkerTimeoutErr
 from msa_harness.protocol import ref
 from msa_harness.records import Sample
 from msa_kernels.contract import Capabilities
+from msa_suites.case import Case
 from msa_suites.correctness.run import (
     FAILED,
     CheckResult,
@@ -25,9 +26,10 @@ from msa_suites.correctness.run import (
     to_samples,
 )
 from msa_suites.correctness.subject import Arguments
-from msa_suites.correctness.table import CHECKS
-from msa_suites.session import SUBJECT, Session
+from msa_suites.session import SUBJECT, WITHHELD, Session
 
+#: Threads of the cases that are long enough to use them.
+_THREADS = 2
 #: Results that are written at once.
 _BATCH = 32
 
@@ -68,9 +70,19 @@ class RemoteSubject:
 
 
 def check_side(
-    session: Session, label: str, *, only: tuple[str, ...] = ()
+    session: Session,
+    label: str,
+    *,
+    only: tuple[str, ...] = (),
+    cells: Collection[tuple[str, str]] | None = None,
 ) -> Iterator[CheckResult]:
     """The results of every planned check on one side.
+
+    Args:
+        session: the run.
+        label: which side.
+        only: names of checks; all if empty.
+        cells: checks and the cases that they are for; None for all.
 
     Raises:
         WorkerError: the worker does not start, or its implementation does not load.
@@ -78,10 +90,26 @@ def check_side(
     table = tuple(
         (case, left)
         for case, names in plan(profile=session.profile, only=only, cases=session.cases)
-        if (left := tuple(name for name in names if not _is_done(session, label, name, case.name)))
+        if (
+            left := tuple(
+                name
+                for name in names
+                if (cells is None or (name, case.name) in cells)
+                and not _is_done(session, label, name, case.name)
+            )
+        )
     )
-    if not table:
-        return
+    several = max(session.threads, _THREADS)
+    for threads, tagged in ((session.threads, False), (several, True)):
+        part = tuple(one for one in table if ("threads" in one[0].tags) is tagged)
+        if part:
+            yield from _check_table(replace(session, threads=threads), label, part)
+
+
+def _check_table(
+    session: Session, label: str, table: Sequence[tuple[Case, tuple[str, ...]]]
+) -> Iterator[CheckResult]:
+    """The results of a table of checks in one worker."""
     subject = RemoteSubject(session, label)
     # Judge and subject take turns: idle threads of one would spin beside those of the other.
     threads = torch.get_num_threads()
@@ -102,19 +130,28 @@ def check_side(
 def measure(session: Session) -> Iterator[list[Sample]]:
     """Every check on head that is not done; the failed ones on base too, where there is one.
 
-    One thread: the cases are small, and threads that wait for each other cost more than they give.
+    One thread but for the cases with the tag "threads": the others are small, and threads that wait
+    for each other cost more than they give.
     """
     quiet = replace(session, threads=1)
     failed = session.failed_checks("correctness")
+    asked = {
+        (series.rpartition("/")[2], item)
+        for of, series, side, item in session.withheld
+        if (of, side) == ("correctness", "head")
+    }
     for results in _batches(check_side(quiet, "head")):
         failed.update(result.check for result in results if result.status == FAILED)
+        asked.update((r.check, r.case) for r in results if r.detail.startswith(WITHHELD))
         yield _samples(quiet, "head", results)
-    if failed and "base" in session.sides:
-        only = tuple(name for name in CHECKS if name in failed)
-        try:
-            yield _samples(quiet, "base", list(check_side(quiet, "base", only=only)))
-        except WorkerError as error:
-            session.say(f"base cannot be checked: {error}")
+    if not (failed or asked) or "base" not in session.sides:
+        return
+    table = plan(profile=session.profile, cases=session.cases)
+    asked |= {(name, case.name) for case, names in table for name in names if name in failed}
+    try:
+        yield _samples(quiet, "base", list(check_side(quiet, "base", cells=asked)))
+    except WorkerError as error:
+        session.say(f"base cannot be checked: {error}")
 
 
 def _promised(session: Session, label: str) -> Capabilities:

@@ -54,6 +54,7 @@ CHECKS: dict[str, Check] = {
     "attention_unread_nan": Check(_given.attention_unread_nan, "sparse_attention", "invariants"),
     "combine": Check(_given.combine, "combine", "invariants"),
     "decode": Check(_given.decode, "sparse_decode", "decode"),
+    "decode_lse": Check(_given.decode_lse, "sparse_decode", "decode"),
     "decode_empty_rows": Check(_given.decode_empty_rows, "sparse_decode", "decode"),
     "pipeline": Check(_whole.pipeline, "attend"),
     "keep_everything": Check(_whole.keep_everything, "attend", "invariants"),

@@ -108,6 +108,15 @@ def every_query_stands_on_the_last_key(
     return out.view(batch, steps, *out.shape[2:]), lse.view(batch, steps, -1)
 
 
+@fault("cache", "correctness:decode-batch")
+@wrapping("msa.fast.decoding.sparse_decode")
+def requests_beyond_32_unwritten(right: Given, *args: Given, **kwargs: Given) -> Given:
+    """A batch is taken in parts, and only the first is written."""
+    out, lse = right(*args, **kwargs)
+    out[32:] = 0
+    return out, lse
+
+
 @fault("cache", "method:retrofit_chunks")
 @wrapping("msa.padding.plan_packing")
 def chunks_start_at_position_zero(right: Given, *args: Given) -> Given:

@@ -10,13 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from msa_suites.cases import case_named, cases_for
+from msa_suites.faults.equivalents import why_equivalent
 from msa_suites.faults.mutants import implementation_of
 from msa_suites.faults.mutation import MODULES, Mutant, mutants_of
 from msa_suites.faults.run import CAUGHT, Matrix
 
 #: Cases that show most faults, and so stand first.
 _FIRST = ("chunk-inside-block", "decode", "lengths-127-128-129", "sink-2-local-2", "many-blocks")
-_GATES = ("correctness", "method", "work:prefill-4096-low")
+_GATES = ("correctness", "method", "work:prefill-4096-low", "work:prefill-8192-low")
+_AROUND = ("method", "work:cache")
 #: Operations; the other modules stand around them, and no correctness check asks for them.
 _OPERATIONS = ("msa.fast.", "msa.packing")
 
@@ -33,6 +35,7 @@ class Fate:
         series: the first series that did.
         detail: what it said.
         seconds: in all.
+        equivalent: why the mutant is the same program, where that is claimed.
     """
 
     mutant: str
@@ -42,6 +45,7 @@ class Fate:
     series: str
     detail: str
     seconds: float
+    equivalent: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -70,7 +74,7 @@ def kill(matrix: Matrix, mutants: Iterable[Mutant], *, at_once: int) -> Iterator
         started = time.monotonic()
         gate, series, detail = "", "", ""
         inner = mutant.module.startswith(_OPERATIONS)
-        for gate in _GATES if inner else ("method",):
+        for gate in _GATES if inner else _AROUND:
             narrow = cases if gate == "correctness" else None
             outcome = matrix.judged(gate, implementation_of(mutant), cases=narrow)
             stopped = [s for s in outcome.series if s.verdict in CAUGHT]
@@ -82,7 +86,8 @@ def kill(matrix: Matrix, mutants: Iterable[Mutant], *, at_once: int) -> Iterator
             gate = ""
         seconds = round(time.monotonic() - started, 1)
         source = mutant.source
-        return Fate(mutant.name, mutant.what, source, gate, series, detail[:300], seconds)
+        same = why_equivalent(mutant.name)
+        return Fate(mutant.name, mutant.what, source, gate, series, detail[:300], seconds, same)
 
     with ThreadPoolExecutor(at_once, "mutant") as pool:
         yield from pool.map(one, mutants)

@@ -103,6 +103,20 @@ def inputs_scaled_in_place(
     return result
 
 
+@fault("cheat", _SPEED)
+@wrapping(_ATTEND)
+def every_second_call_answered_from_memory(
+    right: Given, q: Tensor, *tensors: Tensor, **rest: Given
+) -> Given:
+    """Odd calls on an address are computed, even ones get the answer of the call before."""
+    key = ("turns", q.data_ptr(), q.shape)
+    count, _, answer = _kept.get(key, (0, q, None))
+    if count % 2 == 0:
+        answer = right(q, *tensors, **rest)
+    _kept[key] = (count + 1, q, answer)  # holds q: its address stays taken
+    return answer
+
+
 class _Promise(torch.Tensor):
     """A tensor that says it is one; what it stands for could be computed when it is read."""
 
@@ -167,6 +181,26 @@ def timer_replaced_and_slower(code: Code) -> None:
             return right(*args, **kwargs)
 
         return slower
+
+    code.wrap(_ATTEND, make)
+
+
+@fault("cheat", _SPEED)
+def clock_of_the_worker_set_back(code: Code) -> None:
+    """The clock that the worker read before it imported anything gives back half of each call."""
+    import __main__ as worker
+
+    right, given_back = worker._clock, [0]
+    worker._clock = lambda: right() - given_back[0]
+
+    def make(attend: Given) -> Given:
+        def shorter(*args: Given, **kwargs: Given) -> Given:
+            started = right()
+            result = attend(*args, **kwargs)
+            given_back[0] += (right() - started) // 2
+            return result
+
+        return shorter
 
     code.wrap(_ATTEND, make)
 

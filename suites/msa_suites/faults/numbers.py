@@ -155,3 +155,12 @@ def no_kernel_for_one_shape(right: Given, q: Tensor, *tensors: Tensor, **rest: G
     if q.shape[-1] == 128:
         raise RuntimeError("no kernel for a head dim of 128")
     return right(q, *tensors, **rest)
+
+
+@fault("numbers", "correctness:length-4097")
+@wrapping("msa.fast.threads.for_each")
+def a_piece_lost_between_threads(right: Given, work: Given, items: Given, *, spread: bool) -> None:
+    """Where several threads share the work, one piece of it is never done."""
+    pieces = list(items)
+    lost = spread and torch.get_num_threads() > 1 and len(pieces) > 1
+    right(work, pieces[1:] if lost else pieces, spread=spread)

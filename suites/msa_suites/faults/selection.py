@@ -1,5 +1,5 @@
 # ruff: noqa: ARG001 - a fault often is an argument that nobody reads
-"""Faults of scoring and selecting blocks, of the index branch among them."""
+"""Faults of scoring and selecting blocks."""
 
 from __future__ import annotations
 
@@ -145,48 +145,6 @@ def one_block_means_everything(
     return right(q, k, v, chosen, **rest)
 
 
-@fault("selection", "method:layer", seen="d9d#38")
-@wrapping("msa.index_branch.rotate", within="msa.index_branch")
-def index_heads_not_rotated(right: Given, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """No rotary embedding on the index heads."""
-    return x
-
-
-@fault("selection", "method:layer", seen="sglang#13530")
-@wrapping("msa.index_branch.rotate", within="msa.index_branch")
-def index_heads_rotated_in_pairs(right: Given, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The rotary embedding turns neighbouring channels instead of halves."""
-    half = cos.shape[-1]
-    order = torch.arange(2 * half).view(2, half).T.flatten()
-    shuffled = torch.cat([x[..., : 2 * half][..., order.argsort()], x[..., 2 * half :]], -1)
-    turned = right(shuffled, cos, sin)
-    return torch.cat([turned[..., : 2 * half][..., order], turned[..., 2 * half :]], -1)
-
-
-@fault("selection", "method:layer")
-@wrapping("msa.index_branch.rotary_table")
-def rotation_of_every_channel(
-    right: Given, positions: Tensor, *, rotary_dim: int, theta: float, dtype: Given
-) -> Given:
-    """Frequencies spread over another number of channels."""
-    cos, sin = right(positions, rotary_dim=2 * rotary_dim, theta=theta, dtype=dtype)
-    return cos[..., : rotary_dim // 2], sin[..., : rotary_dim // 2]
-
-
-@fault("selection", "method:layer", seen="vmlx#226")
-@wrapping("msa.index_branch.GemmaRMSNorm.forward")
-def norm_gain_applied_twice(right: Given, self: Given, x: Tensor) -> Given:
-    """``1 + w`` of the norm applied twice: zero-initialised weights hide it."""
-    return (right(self, x) * (1 + self.weight)).to(x.dtype)
-
-
-@fault("selection", "method:layer", seen="vmlx#226")
-@wrapping("msa.index_branch.GemmaRMSNorm.forward")
-def norm_gain_without_one(right: Given, self: Given, x: Tensor) -> Given:
-    """``w`` instead of ``1 + w``."""
-    return (right(self, x) / (1 + self.weight) * self.weight).to(x.dtype)
-
-
 @fault("selection", _LENGTHS, seen="flashinfer#2584")
 @wrapping(_BEST)
 def ties_go_to_the_higher_block(
@@ -274,3 +232,22 @@ def retrofit_forgets_the_scorer(right: Given, config: Given) -> Given:
     import dataclasses
 
     return dataclasses.replace(right(config), scorer="mean")
+
+
+@fault("selection", "correctness:topk-48")
+@wrapping(_SELECT)
+def budget_of_at_most_32(
+    right: Given, scores: Tensor, local: Tensor, topk: int, *rest: Given
+) -> Tensor:
+    """A buffer of 32 blocks: larger budgets are cut in silence."""
+    chosen: Tensor = right(scores, local, min(topk, 32), *rest)
+    return torch.nn.functional.pad(chosen, (0, topk - chosen.shape[-1]), value=-1)
+
+
+@fault("selection", "correctness:many-blocks")
+@wrapping(_SCORES)
+def blocks_beyond_8192_unseen(right: Given, *args: Given) -> Tensor:
+    """Blocks from the 8192nd on, but for the last, are never candidates."""
+    scores: Tensor = right(*args)
+    scores[..., 8192:-1] = -torch.inf
+    return scores

@@ -15,6 +15,7 @@ Given: TypeAlias = Any
 #: Modules whose functions with ``@fault`` make up the table.
 CATALOGUE = (
     "selection",
+    "index_branch",
     "masking",
     "layout",
     "cache",

@@ -31,7 +31,8 @@ class Shape:
     theta: float = 1e4
     eps: float = 1e-6
     block: int = 16
-    topk: int = 4
+    topk: int = 5
+    local_blocks: int = 2
     sink_blocks: int = 1
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -125,9 +126,10 @@ def layer(hidden: Tensor, weights: Mapping[str, Tensor], shape: Shape) -> Rows:
         score = q_idx[t] @ k_idx[: t + 1].T * shape.Di**-0.5  # [Hkv, t + 1]
         best = torch.stack([part.amax(1) for part in score.split(shape.block, 1)], 1)
         for g in range(shape.Hkv):
-            kept = chosen_blocks(best[g].tolist(), t, shape.block, shape.topk, 1, shape.sink_blocks)
+            forced = shape.local_blocks, shape.sink_blocks
+            kept = chosen_blocks(best[g].tolist(), t, shape.block, shape.topk, *forced)
             selection[t, g, : len(kept)] = torch.tensor(kept)
-            decided[t, g] = _is_decided(best[g], kept, shape.sink_blocks)
+            decided[t, g] = _is_decided(best[g], kept, shape)
             seen = torch.tensor([s for s in range(t + 1) if s // shape.block in kept])
             mine = slice(g * heads, (g + 1) * heads)
             weight = torch.softmax(q[t, mine] @ k[seen, g].T * shape.D**-0.5, -1)
@@ -135,8 +137,8 @@ def layer(hidden: Tensor, weights: Mapping[str, Tensor], shape: Shape) -> Rows:
     return Rows(out, out.flatten(1) @ weights["o_proj.weight"].double().T, decided, selection)
 
 
-def _is_decided(scores: Tensor, kept: Sequence[int], sinks: int) -> bool:
-    local = len(scores) - 1
-    chosen = [float(scores[b]) for b in kept if sinks <= b < local]
+def _is_decided(scores: Tensor, kept: Sequence[int], shape: Shape) -> bool:
+    free = range(shape.sink_blocks, len(scores) - shape.local_blocks)
+    chosen = [float(scores[b]) for b in kept if b in free]
     dropped = [float(scores[b]) for b in range(len(scores)) if b not in kept]
     return not chosen or not dropped or min(chosen) - max(dropped) > MARGIN

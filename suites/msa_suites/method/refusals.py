@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -95,7 +98,34 @@ def _pages(**changed: Tensor) -> None:
     fast.sparse_decode(**given, scale=1.0)
 
 
-_NAN, _CU = torch.full((9, 4, 4), torch.nan), torch.tensor([0, 12, 9], dtype=torch.int32)
+def _poisoned(name: str, value: float) -> None:
+    heads = {"q": 4, "k_idx": 1}.get(name, 2)
+    tensor = torch.zeros(9, heads, 4)
+    tensor[3, 0, 1] = value
+    _attend(**{name: tensor})
+
+
+def _retrofitted(**extras: object) -> None:
+    """The attention function of a layer whose model passes on more than a mask."""
+    from msa import retrofit_attention
+
+    config = SimpleNamespace(msa_retrofit="refusals", msa_dense_layers=(), layer_types=None)
+    layer: Any = SimpleNamespace(config=config, layer_idx=0, is_causal=True)
+    q, k = torch.zeros(1, 4, 6, 8), torch.zeros(1, 2, 6, 8)
+    retrofit_attention.ACTIVE["refusals"] = nobody = cast("Any", None)
+    try:
+        retrofit_attention.attention(layer, q, k, k, nobody, **extras)
+    finally:
+        del retrofit_attention.ACTIVE["refusals"]
+
+
+def _mask_of_its_own() -> None:
+    from msa.retrofit_dense import build_mask
+
+    build_mask(1, 6, 6, mask_function=lambda *_: True)
+
+
+_CU = torch.tensor([0, 12, 9], dtype=torch.int32)
 _BAD: dict[str, Callable[[], object]] = {
     "append to request 2 of 2": lambda: _append(_cache(), 1, request=2),
     "append to request -1": lambda: _append(_cache(), 1, request=-1),
@@ -127,7 +157,22 @@ _BAD: dict[str, Callable[[], object]] = {
         lambda w: w.update({"k_norm.weight": torch.zeros(4).double()})
     ),
     "layer on another width": lambda: _layer(dict, wide=7),
-    "attend with NaN": lambda: _attend(q=_NAN),
+    **{
+        f"attend with {value} in {name}": partial(_poisoned, name, value)
+        for name in ("q", "k", "v", "q_idx", "k_idx")
+        for value in (math.nan, -math.inf)
+    },
+    **{
+        f"retrofitted layer with {name}": partial(_retrofitted, **{name: value})
+        for name, value in (
+            ("softcap", 50.0),
+            ("s_aux", torch.zeros(4)),
+            ("position_bias", torch.zeros(1, 4, 6, 6)),
+            ("dropout", 0.1),
+            ("is_causal", False),
+        )
+    },
+    "retrofit of a mask of the model's own": _mask_of_its_own,
     "attend with running totals that fall": lambda: _attend(cu_q=_CU, cu_k=_CU),
     "attend with no budget": lambda: _attend(topk=0),
     "attend with a block of no tokens": lambda: _attend(block=0),

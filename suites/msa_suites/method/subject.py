@@ -27,6 +27,7 @@ def _parts(shape: Mapping[str, Any]) -> tuple[Any, Any]:
         block=shape["block"],
         topk=shape["topk"],
         index_dim=shape["Di"],
+        local_blocks=shape["local_blocks"],
         sink_blocks=shape["sink_blocks"],
     )
     return layer, config
@@ -118,6 +119,7 @@ def cached(
             torch.stack([x.q[rows[b]] for b, x in enumerate(inputs)]),
             torch.stack([x.q_idx[rows[b]] for b, x in enumerate(inputs)]),
             topk=config.topk,
+            local_blocks=config.local_blocks,
             sink_blocks=config.sink_blocks,
             scale=layer.head_dim**-0.5,
             index_scale=config.index_dim**-0.5,

@@ -8,6 +8,7 @@ from msa_suites.method.checks import Check
 #: Check -> what it asks; those of the retrofit need the model loaded.
 LAYER: dict[str, Check] = {
     "layer": checks.check_layer,
+    "layer_bfloat16": checks.check_layer_bfloat16,
     "cache": checks.check_cache,
     "refusals": checks.check_refusals,
     "scorers": checks_settings.check_scorers,

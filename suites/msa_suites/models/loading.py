@@ -8,7 +8,6 @@ from threading import Lock
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from msa_suites.models import shipped
@@ -48,8 +47,12 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+class ModelError(ValueError):
+    """A model that cannot be loaded as it lies there."""
+
+
 def check_directory(path: Path) -> None:
-    """Raise FileNotFoundError or ValueError unless ``path`` looks like a saved model."""
+    """Raise FileNotFoundError or ModelError unless ``path`` looks like a saved model."""
     if not path.is_dir():
         raise FileNotFoundError(f"model: wanted a model directory, got {path}")
     names = ("config.json", "tokenizer.json")
@@ -60,7 +63,7 @@ def check_directory(path: Path) -> None:
     try:
         json.loads((path / "config.json").read_text())
     except ValueError as error:
-        raise ValueError(f"model {path}: wanted JSON in config.json, got {error}") from None
+        raise ModelError(f"model {path}: wanted JSON in config.json, got {error}") from None
 
 
 def load_model(
@@ -75,8 +78,8 @@ def load_model(
 
     Raises:
         FileNotFoundError: no such directory or id, or a file is missing from it.
-        ValueError: the files are there but do not make a whole model, or there is no such device
-            or dtype.
+        ModelError: the files are there but do not make a whole model.
+        ValueError: there is no such device or dtype.
         FixtureError: it is the embedded model, and a file of it has changed.
     """
     wanted, where = find_dtype(dtype), find_device(device)
@@ -92,14 +95,14 @@ def load_model(
             network, report = AutoModelForCausalLM.from_pretrained(
                 model, dtype=loaded, attn_implementation="sdpa", output_loading_info=True
             )
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ValueError(f"model {model}: wanted a whole model, got {_first(error)}") from error
     except OSError as error:
         raise FileNotFoundError(f"model: wanted a directory or hub id, got {model}") from error
+    except Exception as error:  # of a broken file, transformers raises whatever it meets
+        raise ModelError(f"model {model}: wanted a whole model, got {_first(error)}") from error
     # transformers fills what is missing with random numbers and only warns.
     problems = {name: sorted(report[name])[:4] for name in report if report[name]}
     if problems:
-        raise ValueError(f"model {model}: wanted weights for every parameter, got {problems}")
+        raise ModelError(f"model {model}: wanted weights for every parameter, got {problems}")
     network.to(where, wanted)
     network.eval()
     network.requires_grad_(False)

@@ -94,7 +94,7 @@ def _fidelity(session: Session, worker: Worker, label: str) -> list[Sample]:
 
 def _failure(session: Session, label: str, task: str, error: CallFailedError) -> Sample:
     """A task that could not be measured; contexts that are too short void the run."""
-    if error.type in ("FileNotFoundError", "FixtureError", "ItemsError"):
+    if error.type in ("FileNotFoundError", "FixtureError", "ItemsError", "ModelError"):
         raise WorkerError(error.message)
     detail = INVALID if error.type == "QualityInvalid" else WRONG
     series, unit = main_series(task)
