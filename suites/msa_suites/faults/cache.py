@@ -153,4 +153,29 @@ def packing_of_the_first_batch_kept(
     return known.setdefault(shape, right(self, mask, query, key))
 
 
+@fault("cache", "method:cache_variants")
+@wrapping("msa.cache.PagedCache.index_keys")
+def first_index_head_serves_all_groups(right: Given, cache: Given, request: int) -> Tensor:
+    """With an index head a group, all groups are scored by the first."""
+    found: Tensor = right(cache, request)
+    return found[:1]
+
+
+@fault("memory", "method:cache_variants")
+@wrapping("msa.cache.PagedCache.release")
+def a_page_lost_in_every_release(right: Given, cache: Given, request: int) -> None:
+    """One page of a request that ends is never free again: the pool runs dry after a while."""
+    had = cache.lengths[request]
+    right(cache, request)
+    if had:
+        cache._free.pop()
+
+
+@fault("cache", "method:cache_variants")
+@wrapping("msa.fast.decoding.sparse_decode")
+def scale_of_the_cache_assumed(right: Given, q: Tensor, *rest: Given, **more: Given) -> Given:
+    """Decoding over the cache takes the root of the width for the scale it was given."""
+    return right(q, *rest, **{**more, "scale": q.shape[-1] ** -0.5})
+
+
 _PLANS: dict[int, dict[tuple[int, int, int], Given]] = {}

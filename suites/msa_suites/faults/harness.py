@@ -86,3 +86,10 @@ def _no_bfloat16(right: Given) -> Given:
         return right(q, *rest)
 
     return refusing
+
+
+@fault("harness", "method:recall")
+@wrapping("msa.recall.mass_recall")
+def recall_that_praises_itself(right: Given, *args: Given) -> Given:
+    """The measure of a selection, which comes with the change, finds every selection perfect."""
+    return torch.ones_like(right(*args))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msa_suites.method import checks, checks_settings
+from msa_suites.method import checks, checks_cache, checks_settings
 from msa_suites.method.checks import Check
 
 #: Check -> what it asks; those of the retrofit need the model loaded.
@@ -10,6 +10,8 @@ LAYER: dict[str, Check] = {
     "layer": checks.check_layer,
     "layer_bfloat16": checks.check_layer_bfloat16,
     "cache": checks.check_cache,
+    "cache_variants": checks_cache.check_cache_variants,
+    "recall": checks_cache.check_recall,
     "refusals": checks.check_refusals,
     "scorers": checks_settings.check_scorers,
     "config": checks_settings.check_config,
