@@ -68,7 +68,7 @@ _UNEXPLAINED, _UNEXPLAINED_SECONDS = 0.25, 0.005
 
 
 def clock_problems(spent: Mapping[str, Spent]) -> dict[str, str]:
-    """Sides whose calls took longer by the judge's clock than by their own; empty texts: none.
+    """Sides whose calls took longer by the judge's clock than by their own, and what was seen.
 
     The two sides do the same around their calls. What one side's turns take beyond its calls, and
     the other's do not, was in the calls. In the median over turns: single turns meet strangers.

@@ -113,6 +113,11 @@ def cached(x):
         memory[x.data_ptr()] = x.sum()
     return memory[x.data_ptr()]
 
+calls = torch.zeros(1)
+
+def counted(x):
+    return calls.add_(1)
+
 def rig():
     time.perf_counter_ns = lambda: 0
     return 0

@@ -230,6 +230,15 @@ def test_a_clock_that_gives_back_what_calls_took_is_found():
     assert clock_problems({"base": Spent(), "head": Spent()}) == {}
 
 
+def test_the_turn_that_is_checked_is_drawn(make_start):
+    start, _ = make_start()
+    runner = PairRunner(start, SERIES, alternations=9)
+    blocks = [Block(f"pair-{i:02d}", frozenset()) for i in range(80)]
+    drawn = Counter(runner._checked_turn(SERIES[0], block) for block in blocks)
+    assert set(drawn) == {None, 0, 1, 2, 3}
+    assert drawn[None] >= 20  # the last turn, whichever that will be, as often as the others
+
+
 def test_slow_series_have_fewer_turns_and_a_call_of_each_is_checked(make_start):
     start, _ = make_start()
     seen = []

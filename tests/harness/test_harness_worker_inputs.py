@@ -18,13 +18,23 @@ def put(worker, handle, sets, **how):
         worker.put(handle, stored, **how)
 
 
-def test_time_measures_each_call_and_returns_the_last_output(shared):
+def test_time_measures_each_call_and_returns_an_output(shared):
     put(shared, "in", SETS)
     timing = shared.time("toy", "slow", "in", warmup=1, repeats=4, verify=True)
     assert len(timing.seconds) == 4
     assert all(0.02 <= seconds < 0.5 for seconds in timing.seconds)
     assert timing.index == 0
     assert timing.output == 50.0 * timing.index
+
+
+def test_the_call_that_is_checked_is_drawn_and_no_later_call_overwrites_it(shared):
+    put(shared, "in", SETS)
+    seen = set()
+    for _ in range(24):
+        before = float(shared.time("toy", "counted", "in", verify=True).output)
+        timing = shared.time("toy", "counted", "in", warmup=1, repeats=3, verify=True)
+        seen.add(float(timing.output) - before)  # all calls answer in one buffer
+    assert seen == {2.0, 3.0, 4.0}  # any timed call, no warm-up
 
 
 def test_time_rotates_sets_over_requests(shared):
