@@ -84,19 +84,6 @@ class LayerInputs:
     k_idx: Tensor
 
 
-def random_weights(shape: LayerShape, index_dim: int, seed: int) -> dict[str, Tensor]:
-    """Random float32 weights of a layer.
-
-    Norm weights are not zero: with zero weights a wrong ``1 + w`` could not be seen.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    made = {}
-    for name, size in shape.weight_shapes(index_dim).items():
-        scale = 0.3 if len(size) == 1 else size[-1] ** -0.5
-        made[name] = torch.randn(size, generator=draw) * scale
-    return made
-
-
 def layer_inputs(
     hidden: Tensor, weights: Mapping[str, Tensor], *, cu: Tensor, shape: LayerShape, index_dim: int
 ) -> LayerInputs:

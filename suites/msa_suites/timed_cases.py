@@ -1,4 +1,8 @@
-"""The cases that are timed and those whose work is counted: one shape of heads, many lengths."""
+"""The cases that are timed and those whose work is counted: one shape of heads, many lengths.
+
+One more is unlike them in all that a kernel has special paths for: head dim, dtype, lengths of a
+batch. Where such a path is lost, the answers stay right and only its time and work change.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,18 @@ TIMED_CASES = (
     _speed("chunk", 4096, "low", "quick"),
     _speed("chunk", 4096, "high", "quick"),
     _speed("chunk", 8192, "low", "quick"),
+    Case(
+        name="ragged-dim-128-bfloat16",
+        q_lens=(156, 100),
+        k_lens=(3700, 2300),
+        Hq=8,
+        Hkv=2,
+        D=128,
+        Di=128,
+        dtype="bfloat16",
+        seed=3700,
+        tags=("speed", "ragged", "quick", "work"),
+    ),
     # "work": what the exact series count, whatever the profile; counting knows no noise.
     _speed("prefill", 4096, "low", "quick", "float32", "work"),
     _speed("prefill", 4096, "high", "standard", "float32", "work"),

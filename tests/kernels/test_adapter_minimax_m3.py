@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layer_weights import random_weights
 
 import msa.fast
 from msa import reference
 from msa.config import MSAConfig
-from msa.layer import LayerShape, attention_layer, layer_inputs, random_weights
+from msa.layer import LayerShape, attention_layer, layer_inputs
 from msa.packing import cumulative, segments
 from msa_kernels import load
 from msa_kernels.adapters import minimax_m3

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layer_weights import random_weights
 
 from msa import reference
 from msa.config import MSAConfig
-from msa.layer import LayerShape, attention_layer, random_weights
+from msa.layer import LayerShape, attention_layer
 from msa.packing import cumulative
 
 SHAPE = LayerShape(hidden_size=12, q_heads=4, kv_heads=2, head_dim=8, rotary_dim=4)

@@ -25,7 +25,7 @@ NAMES = {
     "method": set(CHECKS),
     "quality": {*TASKS, "fidelity"},
     "speed": {series.name for series in speed_series("quick")},
-    "work": {"cache", *(one.case.name for one in counted_series())},
+    "work": {"cache", "retrofit", *(one.case.name for one in counted_series())},
 }
 
 

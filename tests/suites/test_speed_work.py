@@ -16,6 +16,7 @@ from msa_suites.speed import suite
 from msa_suites.speed.cached_work import count_cache
 from msa_suites.speed.counting import count_operation
 from msa_suites.speed.limits import speed_limits
+from msa_suites.speed.retrofit_work import count_forward
 from msa_suites.speed.series import counted_series, speed_series
 from msa_suites.speed.work import count_work
 
@@ -68,7 +69,8 @@ def test_attended_tokens_are_those_a_query_sees():
         scale=case.index_scale,
     )
     selection = reference.select_blocks(scores, cu_q=inputs.cu_q, cu_k=inputs.cu_k, **case.settings)
-    work = count_work(selection, block=case.block, heads=case.Hq, dim=case.D)
+    lengths = {"cu_q": inputs.cu_q, "cu_k": inputs.cu_k}
+    work = count_work(selection, **lengths, block=case.block, heads=case.Hq, dim=case.D)
     tokens = sum(
         1
         for row in range(200)
@@ -80,6 +82,37 @@ def test_attended_tokens_are_those_a_query_sees():
     )
     assert work.tokens == tokens
     assert work.flops == 4 * case.D * 2 * tokens
+
+
+def test_attended_tokens_of_a_batch_of_chunks_count_from_their_own_sequence():
+    case = replace(next(iter(cases_for("prefill"))), q_lens=(3, 20), k_lens=(50, 21), block=16)
+    inputs = make_inputs(case)
+    # Block 2 ends at position 48; the second sequence has blocks 0 and 1, and starts at 1.
+    selection = torch.full((23, 1, 2), -1, dtype=torch.int32)
+    selection[:3, 0, 0] = 2
+    selection[3:, 0, 0] = 0
+    lengths = {"cu_q": inputs.cu_q, "cu_k": inputs.cu_k}
+    work = count_work(selection, **lengths, block=16, heads=2, dim=8)
+    seen = sum(min(position + 1, 16) for position in range(1, 21))
+    assert (work.tokens, work.blocks) == (3 * 16 + seen, 23)
+    assert work.flops == 4 * 8 * 2 * work.tokens
+
+
+def test_the_work_of_a_retrofit_shows_what_is_computed_for_nothing(monkeypatch):
+    from msa import fast, retrofit_attention
+
+    counts = count_forward(fast)
+    assert counts == count_forward(fast)  # exact, in every run
+    assert counts["held_bytes/retrofit"] < 100_000  # the plan of the batch, for its other layers
+    right = retrofit_attention.attention
+
+    def wasteful(module, query, key, *rest, **more):
+        torch.ones(300, 300) @ torch.ones(300, 300)
+        return right(module, query, key, *rest, **more)
+
+    monkeypatch.setattr("msa.retrofit.attention", wasteful)
+    after = count_forward(fast)
+    assert after["flops/retrofit"] - counts["flops/retrofit"] == 3 * 2 * 300**3  # of its layers
 
 
 def test_the_limit_of_the_timed_shapes_is_equation_12():
@@ -103,7 +136,7 @@ def test_timed_series_of_a_gate_take_turns_and_share_one_length_with_dense_in_a_
 def test_the_work_of_a_cache_is_that_of_what_comes_and_is_read():
     counts = count_cache()
     assert counts == count_cache()  # exact, in every run
-    pool = 66 * 2 * 128 * 64 * 4
+    pool = 67 * 2 * 128 * 64 * 4
     assert counts["peak_bytes/cache-append"] < pool / 100
     assert counts["peak_bytes/cache-decode"] < pool
     tokens = 8194  # two more in a page of their own

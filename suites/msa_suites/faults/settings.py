@@ -56,6 +56,23 @@ def sink_blocks_of_the_checkpoint_forgotten(right: Given, config: Given) -> None
     object.__setattr__(config, "sink_blocks", 0)
 
 
+@fault("selection", "method:config")
+@wrapping("msa.config.MSAConfig.__init__")
+def half_the_budget_by_default(right: Given, config: Given, *given: Given, **named: Given) -> None:
+    """Who says nothing gets eight blocks instead of the paper's sixteen."""
+    right(config, *given, **({"topk": 8} | named))
+
+
+@fault("selection", "method:reference")
+@wrapping("msa.reference.block_scores")
+def specification_with_a_mean(right: Given, q: Tensor, k: Tensor, **rest: Given) -> Given:
+    """The specification that people read pools otherwise than the code that runs."""
+    block, cu_k = rest["block"], rest["cu_k"]
+    first = k[: cu_k[1]]
+    pooled = torch.cat([b.mean(0, keepdim=True).expand(len(b), -1, -1) for b in first.split(block)])
+    return right(q, torch.cat([pooled, k[cu_k[1] :]]), **rest)
+
+
 @fault("numbers", "method:cost")
 @wrapping("msa.cost.attended_tokens")
 def whole_blocks_counted(right: Given, position: int, *, block: int, topk: int) -> int:

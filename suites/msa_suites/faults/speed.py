@@ -85,6 +85,48 @@ def slower_at_low_overlap(right: Given, q: Tensor, *tensors: Tensor, **rest: Giv
     return out, selection
 
 
+@fault("speed", "speed:speed/ragged-bfloat16/3700/low")
+@wrapping(_ATTEND)
+def slow_path_for_one_head_dim(right: Given, q: Tensor, *tensors: Tensor, **rest: Given) -> Given:
+    """Two fifths slower with heads of 128 channels, which have lost their kernel."""
+    start = time.perf_counter()
+    result = right(q, *tensors, **rest)
+    if q.shape[-1] == 128:
+        time.sleep(0.4 * (time.perf_counter() - start))
+    return result
+
+
+@fault("speed", "work:ragged-dim-128-bfloat16")
+@wrapping(_ATTENTION)
+def every_key_for_bfloat16(
+    right: Given, q: Tensor, k: Tensor, v: Tensor, *rest: Given, **more: Given
+) -> Given:
+    """In bfloat16 all products of a batch are computed, across its sequences too."""
+    if q.dtype == torch.bfloat16:
+        q[:, 0].float() @ k[:, 0].float().T
+    return right(q, k, v, *rest, **more)
+
+
+@fault("speed", "work:retrofit")
+@wrapping("msa.retrofit.attention")
+def retrofit_computes_dense_too(
+    right: Given, module: Given, query: Tensor, key: Tensor, *rest: Given, **more: Given
+) -> Given:
+    """Every layer computes the products of all pairs and throws them away."""
+    query[:, : key.shape[1]] @ key.transpose(-1, -2)
+    return right(module, query, key, *rest, **more)
+
+
+@fault("memory", "work:retrofit")
+@wrapping("msa.retrofit.mask")
+def mask_of_every_pair(right: Given, *given: Given, **named: Given) -> Given:
+    """A mask of every pair of tokens is made where padding would do."""
+    pairs = torch.ones(2, 1, 4096, 4096, dtype=torch.bool)
+    result = right(*given, **named)
+    del pairs
+    return result
+
+
 @fault("memory", "work:prefill-4096-low")
 @wrapping(_ATTEND)
 def scores_of_all_tokens_held(
@@ -125,6 +167,16 @@ def pool_copied_in_every_append(right: Given, cache: Given, *args: Tensor, **res
     """Every token that comes copies the keys of all others."""
     right(cache, *args, **rest)
     cache.k_pages = cache.k_pages.clone()
+
+
+@fault("memory", "work:cache")
+@wrapping("msa.cache.PagedCache.append")
+def pool_copied_for_a_new_page(right: Given, cache: Given, *args: Tensor, **rest: Given) -> None:
+    """A token that needs a new page moves the whole pool; all others are free."""
+    before = int((cache.page_table >= 0).sum())
+    right(cache, *args, **rest)
+    if int((cache.page_table >= 0).sum()) > before:
+        cache.v_pages = cache.v_pages.clone()
 
 
 @fault("speed", "work:cache")

@@ -208,10 +208,10 @@ def check_keep_all(worker: Worker) -> str:
 
 
 def check_refusals(worker: Worker) -> str:
-    """Shapes, lengths, budgets and indices that make no sense are refused in words."""
-    worker.load("not_refused", "msa_suites.method.refusals:not_refused")
-    wrong: list[str] = worker.call("not_refused")
-    return f"{len(wrong)} bad calls: {wrong[0]}" if wrong else ""
+    """Shapes, lengths, budgets and indices that make no sense are refused in words, no others."""
+    worker.load("misjudged", "msa_suites.method.refusals:misjudged")
+    wrong: list[str] = worker.call("misjudged")
+    return f"{len(wrong)} calls: {wrong[0]}" if wrong else ""
 
 
 def load_retrofit(worker: Worker) -> None:

@@ -19,26 +19,6 @@ _BLOCK, _SCALE = 16, 0.3
 #: Queries and keys of two sequences: a chunk that starts inside a block, and a whole one.
 _LENGTHS = ((45, 101), (67, 67))
 _GROUPS, _HEADS, _DIM = 2, 3, 12
-#: MiniMax-M3's own entry, with other numbers: none of them is a default.
-_ENTRY = {
-    "use_sparse_attention": True,
-    "sparse_index_dim": 96,
-    "sparse_topk_blocks": 12,
-    "sparse_block_size": 64,
-    "sparse_init_block": 2,
-    "sparse_local_block": 3,
-    "sparse_score_type": "max",
-    "sparse_attention_freq": [0, 1, 1, 0],
-}
-_READ = {
-    "block": 64,
-    "topk": 12,
-    "local_blocks": 3,
-    "sink_blocks": 2,
-    "index_dim": 96,
-    "sparse_layers": (False, True, True, False),
-    "budget_tokens": 768,
-}
 #: Of the paper: 109B parameters, at 2^20 tokens; then a layer that can be counted pair by pair.
 _PAPER = {"q_heads": 64, "kv_heads": 4, "dim": 128, "index_dim": 128, "block": 128, "topk": 16}
 _SMALL = {"q_heads": 6, "kv_heads": 2, "dim": 5, "index_dim": 3, "block": 4, "topk": 3}
@@ -130,14 +110,6 @@ def _random_problem(worker: Worker) -> str:
         if torch.equal(one, another):
             return f"random: wanted other scores for another {what}, got the same"
     return ""
-
-
-def check_config(worker: Worker) -> str:
-    """MiniMax-M3's settings are read as they are written."""
-    worker.load("read_settings", f"{_SUBJECT}:read_settings")
-    got = worker.call("read_settings", "", [_ENTRY])
-    wrong = [name for name, value in _READ.items() if got.get(name) != value]
-    return first(f"{name}: wanted {_READ[name]}, got {got.get(name)}" for name in wrong)
 
 
 def check_cost(worker: Worker) -> str:

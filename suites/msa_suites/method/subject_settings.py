@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -24,6 +25,12 @@ def read_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
 
     config = MSAConfig.from_m3(entry)
     return {**asdict(config), "budget_tokens": config.budget_tokens}
+
+
+def defaults(of: str) -> dict[str, Any]:
+    """The fields of a settings class, "module:class", that nobody set."""
+    module, _, name = of.partition(":")
+    return asdict(getattr(import_module(module), name)())
 
 
 def costs(shape: Mapping[str, int], lengths: Sequence[int]) -> dict[str, Any]:

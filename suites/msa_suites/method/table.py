@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from msa_suites.method import checks, checks_cache, checks_settings
+from msa_suites.method import (
+    checks,
+    checks_cache,
+    checks_config,
+    checks_operations,
+    checks_settings,
+)
 from msa_suites.method.checks import Check
 
 #: Check -> what it asks; those of the retrofit need the model loaded.
@@ -13,8 +19,10 @@ LAYER: dict[str, Check] = {
     "cache_variants": checks_cache.check_cache_variants,
     "recall": checks_cache.check_recall,
     "refusals": checks.check_refusals,
+    "reference": checks_operations.check_reference,
+    "corners": checks_operations.check_corners,
     "scorers": checks_settings.check_scorers,
-    "config": checks_settings.check_config,
+    "config": checks_config.check_config,
     "cost": checks_settings.check_cost,
     "retrofit_windows": checks_settings.check_windows,
 }

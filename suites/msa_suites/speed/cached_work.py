@@ -19,13 +19,13 @@ _TOKENS, _BLOCK, _KV_HEADS, _HEADS, _DIM, _TOPK = 8192, 128, 2, 8, 64, 16
 
 
 def count_cache() -> dict[str, int]:
-    """Bytes of one token appended and of one decoded, and the operations of the latter."""
+    """Bytes of appending a token, and tokens across two pages; of decoding, and its operations."""
     from msa.cache import PagedCache, decode
 
     torch.manual_seed(0)
     cache: Any = PagedCache(
         requests=1,
-        pages=_TOKENS // _BLOCK + 2,
+        pages=_TOKENS // _BLOCK + 3,
         kv_heads=_KV_HEADS,
         dim=_DIM,
         index_dim=_DIM,
@@ -50,6 +50,7 @@ def count_cache() -> dict[str, int]:
     step()
     used = {"append": memory_of(partial(append, 1)), "decode": memory_of(step)}
     counts = {"flops/cache-decode": counted(step)}
+    used["append-page"] = memory_of(partial(append, _BLOCK))
     for name, memory in used.items():
         counts |= {f"peak_bytes/cache-{name}": memory.peak, f"held_bytes/cache-{name}": memory.held}
     return counts

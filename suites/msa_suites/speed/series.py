@@ -155,6 +155,7 @@ def speed_series(
     chunks = [case for case in timed if "chunk" in case.tags]
     yield from (_attend_series("chunk", case) for case in chunks)
     yield _attend_series("chunk", chunks[0], "recorded")
+    yield from (_attend_series("ragged", case) for case in timed if "ragged" in case.tags)
     for case in (case for case in timed if "prefill" in case.tags):
         yield _attend_series("prefill", case)
         if dense and (case.dtype, _tokens(case)) not in timed_dense:
@@ -172,8 +173,10 @@ def counted_series(cases: Iterable[Case] | None = None) -> Iterator[SpeedSeries]
         yield from (one for one in _own_series(tuple(cases)) if not one.control)
         return
     counted = cases_for("work", profile=PROFILES[-1])
-    yield from (_attend_series("prefill", case) for case in counted)
-    yield _attend_series("prefill", counted[0], "recorded")
+    whole = [case for case in counted if "prefill" in case.tags]
+    yield from (_attend_series("prefill", case) for case in whole)
+    yield _attend_series("prefill", whole[0], "recorded")
+    yield from (_attend_series("ragged", case) for case in counted if "ragged" in case.tags)
     decoded = next(case for case in cases_for("speed", profile="quick") if "decode" in case.tags)
     yield SpeedSeries(f"speed/decode/{_tokens(decoded)}", "sparse_decode", decoded)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from msa.packing import segments
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -23,17 +25,21 @@ class Work:
     flops: int
 
 
-def count_work(selection: Tensor, *, block: int, heads: int, dim: int) -> Work:
-    """Count one sequence whose query i sits at position i.
+def count_work(
+    selection: Tensor, *, cu_q: Tensor, cu_k: Tensor, block: int, heads: int, dim: int
+) -> Work:
+    """Count a packed batch.
 
     Args:
-        selection: int32 ``[T, Hkv, k]``, -1 where empty.
+        selection: int32 ``[Tq, Hkv, k]``, -1 where empty.
+        cu_q: int32 ``[B + 1]``.
+        cu_k: int32 ``[B + 1]``.
         block: tokens per block.
         heads: query heads, Hq.
         dim: head dim, D.
     """
     ids = selection.long()
-    position = torch.arange(len(ids))[:, None, None]
+    position = torch.cat([s.positions() for s in segments(cu_q, cu_k)])[:, None, None]
     visible = (position + 1 - ids * block).clamp(0, block)
     visible = torch.where(ids >= 0, visible, 0)
     tokens = int(visible.sum())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
@@ -25,9 +26,26 @@ UNITS = {
     "peak_bytes": "bytes",
     "held_bytes": "bytes",
 }
-#: Item of what is counted of the paged cache.
-_CACHE = "cache"
-_CACHE_CALLS = ("append", "decode")
+#: What stands around the operations: item -> who counts it, its arguments, and the counts' names.
+_AROUND: dict[str, tuple[str, tuple[object, ...], tuple[str, ...]]] = {
+    "cache": (
+        "msa_suites.speed.cached_work:count_cache",
+        (),
+        (
+            "flops/cache-decode",
+            *(
+                f"{kind}_bytes/cache-{call}"
+                for kind in ("peak", "held")
+                for call in ("append", "append-page", "decode")
+            ),
+        ),
+    ),
+    "retrofit": (
+        "msa_suites.speed.retrofit_work:count_forward",
+        (ref(SUBJECT),),
+        ("flops/retrofit", "peak_bytes/retrofit", "held_bytes/retrofit"),
+    ),
+}
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
@@ -50,27 +68,28 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
     if wanted and "attend" not in offered:
         absent = {f"work/{name}": unit for name, unit in UNITS.items()}
         yield session.missing("work", label, items=absent, why="it has no attend", skip=True)
-    # Outside implementations have no cache of their own: it would be the judge's.
-    cached = (
-        session.cases is None
-        and "msa" in session.sides[label].attested
-        and session.picks(_CACHE)
-        and ("work", f"work/peak_bytes/{_CACHE}-append", label, _CACHE) not in session.done
-    )
-    if not todo and not cached:
+    # Outside implementations have neither: they would be the judge's.
+    own = session.cases is None and "msa" in session.sides[label].attested
+    around = [
+        name
+        for name, (_, _, counts) in _AROUND.items()
+        if own
+        and session.picks(name)
+        and ("work", f"work/{counts[0]}", label, name) not in session.done
+    ]
+    if not todo and not around:
         return
     with session.worker(label) as worker:
         for series in todo:
             session.say(f"{label}: work of {series.case.name}")
-            counts = _guarded(partial(_counts, worker, series), dict.fromkeys(UNITS))
+            counts = _guarded(partial(_counts, worker, series), UNITS)
             yield _samples(session, label, series.case.name, counts, f"/{series.case.name}")
-        if cached:
-            session.say(f"{label}: work of the cache")
-            worker.load("cached", "msa_suites.speed.cached_work:count_cache")
-            names = [f"{kind}_bytes/cache-{c}" for kind in ("peak", "held") for c in _CACHE_CALLS]
-            otherwise = dict.fromkeys([*names, "flops/cache-decode"])
-            counts = _guarded(partial(worker.call, "cached"), otherwise)
-            yield _samples(session, label, _CACHE, counts)
+        for name in around:
+            session.say(f"{label}: work of the {name}")
+            target, given, names = _AROUND[name]
+            worker.load(name, target)
+            counts = _guarded(partial(worker.call, name, "", given), names)
+            yield _samples(session, label, name, counts)
 
 
 def _is_done(session: Session, series: SpeedSeries, label: str) -> bool:
@@ -79,7 +98,7 @@ def _is_done(session: Session, series: SpeedSeries, label: str) -> bool:
 
 
 def _guarded(
-    count: Callable[[], dict[str, int]], otherwise: Mapping[str, None]
+    count: Callable[[], dict[str, int]], otherwise: Iterable[str]
 ) -> Mapping[str, int | str]:
     """Counts by name; what went wrong in their place where the call failed."""
     try:
@@ -113,7 +132,8 @@ def _counts(worker: Worker, series: SpeedSeries) -> dict[str, int]:
     result = worker.call(SUBJECT, operation, call.args, call.kwargs)
     selection = result[1] if isinstance(result, tuple | list) and len(result) == 2 else None
     if operation == "attend" and isinstance(selection, Tensor):
-        work = count_work(selection, block=case.block, heads=case.Hq, dim=case.D)
+        lengths: dict[str, Any] = {name: call.kwargs[name] for name in ("cu_q", "cu_k")}
+        work = count_work(selection, **lengths, block=case.block, heads=case.Hq, dim=case.D)
         counts |= {"attended_tokens": work.tokens, "attended_blocks": work.blocks}
     worker.load("count", "msa_suites.speed.counting:count_operation")
     arguments = [ref(SUBJECT), operation, *call.args]

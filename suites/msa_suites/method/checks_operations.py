@@ -1,0 +1,102 @@
+"""The operations beyond the conformance cases: the specification itself, float64, odd scales.
+
+``msa.reference`` is what people read, so it must be what is computed. An implementation from
+outside need not know float64 or scales of zero and below; the fast path takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msa import reference
+from msa_harness.client import Worker
+from msa_kernels.contract import OPERATIONS, Capabilities
+from msa_suites.cases import case_named
+from msa_suites.correctness.run import FAILED, iterate_checks, plan
+from msa_suites.inputs import Inputs, make_inputs, page_cache
+from msa_suites.method.checks import first
+
+#: Chunks inside a block, forced blocks, one block of budget, decoding.
+_CASES = ("chunk-inside-block", "sink-2-local-2", "topk-1", "decode")
+_HANDLE = "specification"
+#: Chunks of several sequences, and one with rows that see no more blocks than they select.
+_CORNERS = ("chunk-inside-block", "group-of-3")
+#: Relative error of a row in float64 and float32: far above rounding, far below another dtype's.
+_EXACT, _SINGLE = 1e-12, 1e-5
+_SCALES = (0.0, -0.2)
+_DECIDED = 0.95
+
+
+def check_reference(worker: Worker) -> str:
+    """The conformance checks on the subject's ``msa.reference``, on a few small cases."""
+    worker.load(_HANDLE, "msa.reference")
+
+    def call(operation: str, /, *tensors: Tensor, **keywords: object) -> object:
+        return worker.call(_HANDLE, operation, tensors, keywords)
+
+    # Held to what this judge's own offers: an operation that is gone would be a skipped check.
+    offered = Capabilities.parse(
+        reference.CAPABILITIES, [name for name in OPERATIONS if hasattr(reference, name)]
+    )
+    table = plan(cases=[case_named(name) for name in _CASES])
+    for result in iterate_checks(call, offered, table=table):
+        if result.status == FAILED:
+            return f"{result.check} on {result.case}: {result.detail}"
+    return ""
+
+
+def check_corners(worker: Worker) -> str:
+    """The fast path in float64, where float32 would show, and with scales of zero and below."""
+    worker.load(_HANDLE, "msa.fast")
+
+    def problems() -> Iterator[str]:
+        for name in _CORNERS:
+            inputs = make_inputs(case_named(name))
+            yield _apart(worker, name, "float64", inputs.double(), _EXACT)
+            for scale in _SCALES:
+                yield _apart(worker, name, f"scale {scale}", inputs, _SINGLE, scale=scale)
+        yield _decoded_apart(worker)
+
+    return first(problems())
+
+
+def _apart(
+    worker: Worker, name: str, what: str, inputs: Inputs, bound: float, **changed: float
+) -> str:
+    """How far ``attend`` is off, or nothing."""
+    case = case_named(name)
+    scales = {"scale": case.scale, "index_scale": case.index_scale, **changed}
+    settings: dict[str, Any] = {**case.settings, **scales}
+    lengths: dict[str, Any] = {"cu_q": inputs.cu_q, "cu_k": inputs.cu_k}
+    out, selection = worker.call(_HANDLE, "attend", inputs.tensors, {**lengths, **settings})
+    double: Any = inputs.double().tensors
+    wanted, chosen = reference.attend(*double, **lengths, **settings)
+    alike = (selection == chosen).all(-1)  # a near tie of float32 may fall the other way
+    if float(alike.float().mean()) < _DECIDED:
+        return f"{name} with {what}: selection of {int((~alike).sum())} rows"
+    return _error(f"{name} with {what}", out[alike.all(1)], wanted[alike.all(1)], bound)
+
+
+def _decoded_apart(worker: Worker) -> str:
+    """How far ``sparse_decode`` is off in float64, or nothing."""
+    case = case_named("decode")
+    inputs = make_inputs(case).double()
+    settings: dict[str, Any] = {**case.settings, "index_scale": case.index_scale}
+    wanted, selection = reference.attend(
+        *inputs.tensors, cu_q=inputs.cu_q, cu_k=inputs.cu_k, **settings, scale=case.scale
+    )
+    pages = page_cache(inputs, case.block, seed=case.seed)
+    given = [inputs.q[:, None], pages.k_pages, pages.v_pages, selection[:, None]]
+    table = {"page_table": pages.page_table, "k_lens": pages.k_lens, "scale": case.scale}
+    out, _ = worker.call(_HANDLE, "sparse_decode", given, table)
+    return _error("decode with float64", out[:, 0], wanted, _EXACT)
+
+
+def _error(who: str, got: Tensor, want: Tensor, bound: float) -> str:
+    apart = (got.double() - want.double()).flatten(1).norm(dim=1)
+    error = float((apart / want.double().flatten(1).norm(dim=1)).nan_to_num(torch.inf).max())
+    return "" if error <= bound else f"{who}: relative error of a row {error:.1e}"

@@ -1,0 +1,41 @@
+"""The exact work of one forward of the embedded model with the subject's retrofit, in its process.
+
+A retrofit that computes all products and uses some, or holds a mask of every pair of tokens, gives
+the right logits; only this shows.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from msa_harness.memory import memory_of
+from msa_suites.speed.counting import counted
+
+#: Of the two rows, one padded; blocks and budget as in the quality suite's model.
+_TOKENS, _PADDING = 1024, 100
+_SETTINGS: dict[str, Any] = {"block": 32, "topk": 4, "sink_blocks": 1}
+
+
+@torch.inference_mode()
+def count_forward(implementation: Any) -> dict[str, int]:  # noqa: ANN401 - the subject's
+    """Operations and bytes of one forward, after another that filled what is kept."""
+    from msa.retrofit import apply_retrofit
+    from msa.retrofit_settings import RetrofitSettings
+    from msa_suites.models.loading import EMBEDDED, load_model
+
+    model: Any = load_model(str(EMBEDDED))[0]
+    ids = torch.randint(1, 128, (2, _TOKENS), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, :_PADDING] = 0
+    forward = partial(model, input_ids=ids, attention_mask=mask, use_cache=False)
+    with apply_retrofit(model, RetrofitSettings(**_SETTINGS), operations=implementation):
+        flops = counted(forward)
+        memory = memory_of(forward)
+    return {
+        "flops/retrofit": flops,
+        "peak_bytes/retrofit": memory.peak,
+        "held_bytes/retrofit": memory.held,
+    }
