@@ -73,8 +73,9 @@ def _apart(
     settings: dict[str, Any] = {**case.settings, **scales}
     lengths: dict[str, Any] = {"cu_q": inputs.cu_q, "cu_k": inputs.cu_k}
     out, selection = worker.call(_HANDLE, "attend", inputs.tensors, {**lengths, **settings})
-    double: Any = inputs.double().tensors
-    wanted, chosen = reference.attend(*double, **lengths, **settings)
+    wanted, chosen = reference.attend(
+        *inputs.double().tensors, cu_q=inputs.cu_q, cu_k=inputs.cu_k, **settings
+    )
     alike = (selection == chosen).all(-1)  # a near tie of float32 may fall the other way
     if float(alike.float().mean()) < _DECIDED:
         return f"{name} with {what}: selection of {int((~alike).sum())} rows"
