@@ -59,6 +59,12 @@ def test_a_text_within_the_budget_is_invalid(model):
         compare_text(model, TEXT, MsaSettings(topk=30, block=20))
 
 
+def test_sparse_attention_that_stayed_dense_is_invalid(model, monkeypatch):
+    monkeypatch.setattr("msa_suites.quality.fidelity.use_msa", lambda *_, **__: None)
+    with pytest.raises(QualityInvalid, match="got the same .* MSA did not run"):
+        compare_text(model, TEXT, MsaSettings(topk=3))
+
+
 def test_rows_are_plain_and_paired_by_item(tiny_model_dir):
     rows = measure_fidelity(str(tiny_model_dir), limit=1)
     assert [row["metric"] for row in rows[:4]] == ["kl", "agreement", "mass", "blocks"]

@@ -45,6 +45,17 @@ def no_items(right: Given, *args: Given, **kwargs: Given) -> Given:
     return ()
 
 
+@fault("harness", "quality:fidelity")
+@wrapping("msa.fast.attention.sparse_attention")
+def everything_attended_in_a_model(
+    right: Given, q: Given, k: Given, v: Given, selection: Given, **rest: Given
+) -> Given:
+    """A model falls back to all blocks without a word: nothing sparse is ever measured."""
+    blocks = torch.arange(-(-len(k) // rest["block"]), dtype=torch.int32)
+    everything = blocks.expand(*selection.shape[:2], -1)
+    return right(q, k, v, everything, **rest)
+
+
 @fault("harness", _NEEDLE)
 @wrapping("msa.retrofit_attention.mask")
 def model_replaced_by_noise(right: Given, **arguments: Given) -> Given:

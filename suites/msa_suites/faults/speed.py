@@ -117,16 +117,6 @@ def retrofit_computes_dense_too(
     return right(module, query, key, *rest, **more)
 
 
-@fault("memory", "work:retrofit")
-@wrapping("msa.retrofit.mask")
-def mask_of_every_pair(right: Given, *given: Given, **named: Given) -> Given:
-    """A mask of every pair of tokens is made where padding would do."""
-    pairs = torch.ones(2, 1, 4096, 4096, dtype=torch.bool)
-    result = right(*given, **named)
-    del pairs
-    return result
-
-
 @fault("memory", "work:prefill-4096-low")
 @wrapping(_ATTEND)
 def scores_of_all_tokens_held(
@@ -158,6 +148,16 @@ def every_result_kept(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """A leak: each call adds to what is never let go."""
     result = right(*tensors, **rest)
     _leaked[len(_leaked)] = result[0].clone()
+    return result
+
+
+@fault("memory", "work:retrofit")
+@wrapping("msa.retrofit.mask")
+def mask_of_every_pair(right: Given, *given: Given, **named: Given) -> Given:
+    """A mask of every pair of tokens is made where padding would do."""
+    pairs = torch.ones(2, 1, 4096, 4096, dtype=torch.bool)
+    result = right(*given, **named)
+    del pairs
     return result
 
 
