@@ -133,7 +133,7 @@ def plan(mask: Tensor, batch: int = 1, q_len: int = 2, k_len: int = 4) -> None:
     plan_packing(mask, batch, q_len, k_len, torch.zeros(1))
 
 
-def pages(**changed: Tensor) -> None:
+def pages(*, scale: float = 1.0, **changed: Tensor) -> None:
     from msa import fast
 
     given = {
@@ -145,7 +145,7 @@ def pages(**changed: Tensor) -> None:
         "k_lens": torch.tensor([5], dtype=torch.int32),
         **changed,
     }
-    fast.sparse_decode(**given, scale=1.0)
+    fast.sparse_decode(**given, scale=scale)
 
 
 def poisoned(name: str, value: float) -> None:

@@ -7,6 +7,7 @@ outside need not know float64 or scales of zero and below; the fast path takes t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,18 +51,25 @@ def check_reference(worker: Worker) -> str:
 
 
 def check_corners(worker: Worker) -> str:
-    """The fast path in float64, where float32 would show, and with scales of zero and below."""
+    """The fast path in float64, where float32 would show, on strided channels, with odd scales."""
     worker.load(_HANDLE, "msa.fast")
 
     def problems() -> Iterator[str]:
         for name in _CORNERS:
             inputs = make_inputs(case_named(name))
             yield _apart(worker, name, "float64", inputs.double(), _EXACT)
+            yield _apart(worker, name, "strided channels", _strided(inputs), _SINGLE)
             for scale in _SCALES:
                 yield _apart(worker, name, f"scale {scale}", inputs, _SINGLE, scale=scale)
         yield _decoded_apart(worker)
 
     return first(problems())
+
+
+def _strided(inputs: Inputs) -> Inputs:
+    """The same values, every second channel of wider tensors."""
+    q, k, v = (x.repeat_interleave(2, -1)[..., ::2] for x in (inputs.q, inputs.k, inputs.v))
+    return replace(inputs, q=q, k=k, v=v)
 
 
 def _apart(
@@ -83,7 +91,7 @@ def _apart(
 
 
 def _decoded_apart(worker: Worker) -> str:
-    """How far ``sparse_decode`` is off in float64, or nothing."""
+    """How far ``sparse_decode`` is off in float64, asked for a block that no page holds, too."""
     case = case_named("decode")
     inputs = make_inputs(case).double()
     settings: dict[str, Any] = {**case.settings, "index_scale": case.index_scale}
@@ -91,7 +99,9 @@ def _decoded_apart(worker: Worker) -> str:
         *inputs.tensors, cu_q=inputs.cu_q, cu_k=inputs.cu_k, **settings, scale=case.scale
     )
     pages = page_cache(inputs, case.block, seed=case.seed)
-    given = [inputs.q[:, None], pages.k_pages, pages.v_pages, selection[:, None]]
+    beyond = torch.full_like(selection[..., :1], 10_000)  # counts as empty, as it does in prefill
+    selected = torch.cat([selection, beyond], -1)[:, None]
+    given = [inputs.q[:, None], pages.k_pages, pages.v_pages, selected]
     table = {"page_table": pages.page_table, "k_lens": pages.k_lens, "scale": case.scale}
     out, _ = worker.call(_HANDLE, "sparse_decode", given, table)
     return _error("decode with float64", out[:, 0], wanted, _EXACT)

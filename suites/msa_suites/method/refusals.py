@@ -163,6 +163,7 @@ _BAD: dict[str, Callable[[], object]] = {
     "mask of numbers": lambda: calls.plan(torch.ones(1, 4)),
     "mask shorter than the queries": lambda: calls.plan(torch.ones(1, 1, dtype=torch.bool)),
     "mask longer than the keys": lambda: calls.plan(torch.ones(1, 5, dtype=torch.bool)),
+    "pages with a scale that is no number": lambda: calls.pages(scale=math.nan),
     "pages of another width": lambda: calls.pages(k_pages=torch.zeros(3, 2, 4, 7)),
     "selection of other groups": lambda: calls.pages(
         selection=torch.zeros(1, 1, 3, 2, dtype=torch.int32)
