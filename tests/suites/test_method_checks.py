@@ -8,7 +8,14 @@ import torch
 import msa.scorers
 from msa import fast
 from msa_harness.protocol import resolved
-from msa_suites.method import checks, checks_settings, oracle_model, oracle_scorers
+from msa_suites.method import (
+    checks,
+    checks_config,
+    checks_operations,
+    checks_settings,
+    oracle_model,
+    oracle_scorers,
+)
 from msa_suites.method.subject import Retrofitted
 
 ROW = list(b"the quick brown fox jumps over the lazy dog. " * 3)
@@ -55,15 +62,21 @@ class Local:
 
     def load(self, handle, target):
         module, _, name = target.partition(":")
-        self.loaded[handle] = getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
+        self.loaded[handle] = getattr(found, name) if name else found
 
-    def call(self, handle, _operation="", args=(), kwargs=None):
-        return self.loaded[handle](*resolved(list(args), self.loaded.get), **(kwargs or {}))
+    def call(self, handle, operation="", args=(), kwargs=None):
+        found = self.loaded[handle]
+        called = getattr(found, operation) if operation else found
+        return called(*resolved(list(args), self.loaded.get), **(kwargs or {}))
 
 
 AROUND = {
     "scorers": checks_settings.check_scorers,
-    "config": checks_settings.check_config,
+    "config": checks_config.check_config,
+    "reference": checks_operations.check_reference,
+    "corners": checks_operations.check_corners,
+    "refusals": checks.check_refusals,
     "cost": checks_settings.check_cost,
     "windows": checks_settings.check_windows,
 }
@@ -113,6 +126,20 @@ def largest_only(keys, block):
             lambda right: lambda *a, **k: right(*a, **k) + 1,
             "1 tokens: exact_msa_flops",
         ),
+        (
+            "corners",
+            "msa.fast.attention.working_dtype",
+            lambda _: lambda _x: torch.float32,
+            "chunk-inside-block with float64: relative error",
+        ),
+        (
+            "corners",
+            "msa.fast.attention._dense_rows",
+            lambda right: lambda *a: right(*a) + 1,
+            "chunk-inside-block with strided channels: relative error",
+        ),
+        ("refusals", "msa.checks.require_scale", lambda _: lambda *_: None, "5 calls: "),
+        ("refusals", "msa.checks.require_positive", lambda _: lambda *_: None, "11 calls: "),
         ("cost", "msa.cost.equation_12", lambda _: lambda *_shape: (1.0, 1.0), "paper: ratio"),
         (
             "windows",
