@@ -16,6 +16,7 @@ from torch import Tensor
 from msa import reference
 from msa_harness.client import Worker
 from msa_kernels.contract import OPERATIONS, Capabilities
+from msa_suites.case import Case
 from msa_suites.cases import case_named
 from msa_suites.correctness.run import FAILED, iterate_checks, plan
 from msa_suites.inputs import Inputs, make_inputs, page_cache
@@ -25,7 +26,12 @@ from msa_suites.method.checks import first
 _CASES = ("chunk-inside-block", "sink-2-local-2", "topk-1", "decode")
 _HANDLE = "specification"
 #: Chunks of several sequences, and one with rows that see no more blocks than they select.
-_CORNERS = ("chunk-inside-block", "group-of-3")
+_CORNERS = (
+    case_named("chunk-inside-block"),
+    case_named("group-of-3"),
+    # From the last token but one of a block: its first query sees all of the block but one token.
+    replace(case_named("group-of-3"), name="chunk-before-border", q_lens=(40,), k_lens=(150,)),
+)
 #: Relative error of a row in float64 and float32: far above rounding, far below another dtype's.
 _EXACT, _SINGLE = 1e-12, 1e-5
 _SCALES = (0.0, -0.2)
@@ -55,12 +61,12 @@ def check_corners(worker: Worker) -> str:
     worker.load(_HANDLE, "msa.fast")
 
     def problems() -> Iterator[str]:
-        for name in _CORNERS:
-            inputs = make_inputs(case_named(name))
-            yield _apart(worker, name, "float64", inputs.double(), _EXACT)
-            yield _apart(worker, name, "strided channels", _strided(inputs), _SINGLE)
+        for case in _CORNERS:
+            inputs = make_inputs(case)
+            yield _apart(worker, case, "float64", inputs.double(), _EXACT)
+            yield _apart(worker, case, "strided channels", _strided(inputs), _SINGLE)
             for scale in _SCALES:
-                yield _apart(worker, name, f"scale {scale}", inputs, _SINGLE, scale=scale)
+                yield _apart(worker, case, f"scale {scale}", inputs, _SINGLE, scale=scale)
         yield _decoded_apart(worker)
 
     return first(problems())
@@ -73,10 +79,9 @@ def _strided(inputs: Inputs) -> Inputs:
 
 
 def _apart(
-    worker: Worker, name: str, what: str, inputs: Inputs, bound: float, **changed: float
+    worker: Worker, case: Case, what: str, inputs: Inputs, bound: float, **changed: float
 ) -> str:
     """How far ``attend`` is off, or nothing."""
-    case = case_named(name)
     scales = {"scale": case.scale, "index_scale": case.index_scale, **changed}
     settings: dict[str, Any] = {**case.settings, **scales}
     lengths: dict[str, Any] = {"cu_q": inputs.cu_q, "cu_k": inputs.cu_k}
@@ -86,8 +91,8 @@ def _apart(
     )
     alike = (selection == chosen).all(-1)  # a near tie of float32 may fall the other way
     if float(alike.float().mean()) < _DECIDED:
-        return f"{name} with {what}: selection of {int((~alike).sum())} rows"
-    return _error(f"{name} with {what}", out[alike.all(1)], wanted[alike.all(1)], bound)
+        return f"{case.name} with {what}: selection of {int((~alike).sum())} rows"
+    return _error(f"{case.name} with {what}", out[alike.all(1)], wanted[alike.all(1)], bound)
 
 
 def _decoded_apart(worker: Worker) -> str:
