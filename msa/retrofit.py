@@ -55,14 +55,14 @@ class Retrofit:
         remove_retrofit(self.model)
 
 
-def _text_config(model: nn.Module) -> Any:  # noqa: ANN401
+def _text_config(model: nn.Module) -> Any:  # noqa: ANN401 - transformers is untyped
     config: Any = getattr(model, "config", None)
     if config is None or not hasattr(model, "set_attn_implementation"):
         raise TypeError(f"model: wanted a model of transformers, got {type(model).__name__}")
     return config.get_text_config(decoder=True)
 
 
-def _sparse_layers(config: Any, dense: tuple[int, ...]) -> tuple[int, ...]:  # noqa: ANN401
+def _sparse_layers(config: Any, dense: tuple[int, ...]) -> tuple[int, ...]:  # noqa: ANN401 - transformers is untyped
     """Layers that will run MSA.
 
     Raises:
@@ -84,7 +84,7 @@ def _sparse_layers(config: Any, dense: tuple[int, ...]) -> tuple[int, ...]:  # n
     return found
 
 
-def _switch(model: Any, name: str) -> None:  # noqa: ANN401
+def _switch(model: Any, name: str) -> None:  # noqa: ANN401 - transformers is untyped
     """Set the attention of the text part of ``model``; a vision tower keeps its own."""
     text = _text_config(model)
     if text is model.config:

@@ -40,7 +40,7 @@ class Active:
 ACTIVE: dict[str, Active] = {}
 
 
-def has_own_mask(config: Any, layer: int, window: object) -> bool:  # noqa: ANN401
+def has_own_mask(config: Any, layer: int, window: object) -> bool:  # noqa: ANN401 - transformers is untyped
     """Whether a layer has a sliding window or a chunked mask."""
     kinds = getattr(config, "layer_types", None)
     local = kinds is not None and kinds[layer] in ("sliding_attention", "chunked_attention")

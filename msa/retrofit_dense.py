@@ -91,7 +91,7 @@ def attend_dense(
     mask: Tensor | None,
     *,
     own_mask: bool,
-    **kwargs: Any,  # noqa: ANN401
+    **kwargs: Any,  # noqa: ANN401 - transformers is untyped
 ) -> tuple[Tensor, Tensor | None]:
     """Run a layer as it ran before the retrofit.
 

@@ -53,7 +53,7 @@ class RetrofitSettings:
             found["dense_layers"] = tuple(found["dense_layers"])
         return cls(**found)
 
-    def write(self, config: Any) -> None:  # noqa: ANN401
+    def write(self, config: Any) -> None:  # noqa: ANN401 - transformers is untyped
         """Set ``config.msa_*``, in types that a JSON file can hold."""
         for f in fields(self):
             value = getattr(self, f.name)

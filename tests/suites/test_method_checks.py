@@ -79,6 +79,7 @@ AROUND = {
     "refusals": checks.check_refusals,
     "cost": checks_settings.check_cost,
     "windows": checks_settings.check_windows,
+    "unscaled": checks_settings.check_unscaled,
 }
 
 
@@ -94,6 +95,11 @@ def test_every_scorer_has_a_definition_to_be_compared_with():
 def largest_only(keys, block):
     most = keys.view(-1, block, *keys.shape[1:]).cummax(1).values
     return torch.cat([most, -most], -1)
+
+
+def packed(x):
+    """As a kernel reads channels that it believes to follow each other."""
+    return x.as_strided(x.shape, (*x.stride()[:-1], 1))
 
 
 @pytest.mark.parametrize(
@@ -134,9 +140,15 @@ def largest_only(keys, block):
         ),
         (
             "corners",
-            "msa.fast.attention._dense_rows",
-            lambda right: lambda *a: right(*a) + 1,
+            "msa.fast.gathered.flash",
+            lambda right: lambda q, k, v, scale: right(packed(q), packed(k), packed(v), scale),
             "chunk-inside-block with strided channels: relative error",
+        ),
+        (
+            "unscaled",
+            "msa.retrofit.attention",
+            lambda right: lambda *a, **k: right(*a, **{**k, "scaling": k["scaling"] or 0.3}),
+            "no scale given: logits differ",
         ),
         ("refusals", "msa.checks.require_scale", lambda _: lambda *_: None, "5 calls: "),
         ("refusals", "msa.checks.require_positive", lambda _: lambda *_: None, "11 calls: "),

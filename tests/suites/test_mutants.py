@@ -10,7 +10,7 @@ import pytest
 from msa_suites import cli
 from msa_suites.commands.mutants import _read
 from msa_suites.faults.equivalents import claimed, claims, parse_claims, why_equivalent
-from msa_suites.faults.killing import drawn, kill
+from msa_suites.faults.killing import again, drawn, kill
 from msa_suites.faults.mutants import implementation_of
 from msa_suites.faults.mutation import MODULES, mutants_of, mutated, source_of
 from msa_suites.faults.run import Matrix
@@ -40,6 +40,8 @@ def test_a_claim_of_equivalence_is_about_a_mutant_and_says_why(claim):
     assert about, "the line or the change is gone"
     assert len(claim.why) > 10
     assert all(why_equivalent(one.name) == claim.why for one in about)
+    # One reason rarely holds for two places of a line: who means it, says so here.
+    assert len(about) == 1 or claim.what == "Mult -> Add"
 
 
 def test_what_nobody_claims_is_another_program():
@@ -126,11 +128,39 @@ def test_bad_input(argv, text, capsys, tmp_path):
 
 def test_a_torn_line_is_measured_again(tmp_path):
     path = tmp_path / "mutants.jsonl"
-    path.write_text('{"mutant": "a", "gate": ""}\n{"mutant": "torn')
-    row = {"mutant": "a", "gate": "", "equivalent": ""}
-    assert _read(path) == [row]
+    row = {"mutant": "a", "gate": "", "what": "", "source": "", "equivalent": ""}
+    path.write_text(json.dumps(row) + '\n{"mutant": "torn')
+    assert _read(path, []) == [row]
     assert path.read_text() == json.dumps(row) + "\n"
-    assert _read(tmp_path / "none") == []
+    assert _read(tmp_path / "none", [row]) == [row]
+
+
+def test_what_survived_is_tried_again_and_the_rest_is_kept():
+    def row(one, gate):
+        return {"mutant": one.name, "source": one.source, "what": one.what, "gate": gate}
+
+    killed, survivor, moved = mutants_of("msa.packing")[:3]
+    claimed_one = claimed(claims()[0])[0]
+    elsewhere = {**row(moved, ""), "mutant": "msa.packing:1:999"}
+    gone = {**row(survivor, ""), "source": "a line that is gone"}
+    rows = [row(killed, "work"), row(survivor, ""), elsewhere, gone, row(claimed_one, "")]
+    kept, left = again(rows)
+    assert [one["mutant"] for one in kept] == [killed.name, claimed_one.name]
+    assert left == [survivor, moved]
+    twins = [one for one in mutants_of("msa.padding") if one.source.startswith("totals = ")]
+    first, second = (one for one in twins if one.what == "1 -> 2")
+    shifted = {**row(first, ""), "mutant": "msa.padding:1:999"}
+    assert again([shifted, shifted]) == ([], [first, second])
+
+
+def test_results_of_something_else_are_refused(tmp_path, capsys):
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"series": "speed/decode"}\n')
+    argv = ["mutants", "--out", str(tmp_path / "run"), "--again", str(path)]
+    assert cli.main(argv) == cli.ERROR_EXIT
+    assert "wanted results of mutants" in capsys.readouterr().err
+    assert cli.main([*argv[:-1], str(tmp_path / "none")]) == cli.ERROR_EXIT
+    assert "none" in capsys.readouterr().err
 
 
 @pytest.mark.slow

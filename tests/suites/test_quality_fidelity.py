@@ -61,7 +61,7 @@ def test_a_text_within_the_budget_is_invalid(model):
 
 def test_sparse_attention_that_stayed_dense_is_invalid(model, monkeypatch):
     monkeypatch.setattr("msa_suites.quality.fidelity.use_msa", lambda *_, **__: None)
-    with pytest.raises(QualityInvalid, match="got the same .* MSA did not run"):
+    with pytest.raises(QualityInvalid, match=r"got the same .* MSA did not run"):
         compare_text(model, TEXT, MsaSettings(topk=3))
 
 

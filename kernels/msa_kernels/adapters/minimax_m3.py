@@ -53,7 +53,7 @@ def _modelling() -> Any:  # noqa: ANN401 - transformers is untyped
     return modeling_minimax_m3_vl
 
 
-def _text_config(shape: LayerShape, config: MSAConfig) -> Any:  # noqa: ANN401
+def _text_config(shape: LayerShape, config: MSAConfig) -> Any:  # noqa: ANN401 - transformers is untyped
     from transformers.models.minimax_m3_vl import MiniMaxM3VLTextConfig
 
     if config.sink_blocks:
@@ -151,7 +151,7 @@ class _Given(nn.Module):
         return self.given
 
 
-def _select(indexer: Any, s: Segment, q_idx: Tensor, k_idx: Tensor) -> Tensor:  # noqa: ANN401
+def _select(indexer: Any, s: Segment, q_idx: Tensor, k_idx: Tensor) -> Tensor:  # noqa: ANN401 - transformers is untyped
     """Run the indexer behind its projections; ids ``[1, Hkv, q_len, at most topk]``."""
     queries, keys = q_idx[s.q_start : s.q_stop], k_idx[s.k_start : s.k_stop]
     dim = queries.shape[-1]

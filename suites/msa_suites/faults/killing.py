@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -59,6 +59,36 @@ def drawn(count: int, seed: int, modules: Sequence[str] = MODULES) -> list[Mutan
         return everything
     kept = set(random.Random(seed).sample(range(len(everything)), count))
     return [one for position, one in enumerate(everything) if position in kept]
+
+
+def again(rows: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[Mutant]]:
+    """What to try again of earlier results: survivors that nobody claims to be the same program.
+
+    Args:
+        rows: of :meth:`Fate.as_dict`, with the code of then.
+
+    Returns:
+        The rows that stand (killed, or claimed), under today's names, and the mutants to try: all
+        alike where lines have moved. A change of a line that is gone is in neither.
+    """
+    kept: list[dict[str, Any]] = []
+    left: list[Mutant] = []
+    for row in rows:
+        alike = [
+            one
+            for one in mutants_of(row["mutant"].partition(":")[0])
+            if (one.source, one.what) == (row["source"], row["what"])
+        ]
+        same = [one for one in alike if one.name == row["mutant"]] or alike
+        if row["gate"]:
+            kept += [{**row, "mutant": one.name} for one in same[:1]]
+            continue
+        for one in same:
+            if why_equivalent(one.name):
+                kept.append({**row, "mutant": one.name})
+            elif one not in left:
+                left.append(one)
+    return kept, left
 
 
 def kill(matrix: Matrix, mutants: Iterable[Mutant], *, at_once: int) -> Iterator[Fate]:

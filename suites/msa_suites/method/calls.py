@@ -41,6 +41,7 @@ def decode_step(
     topk: int = 2,
     scale: float = 1.0,
     index_scale: float = 1.0,
+    q: object = None,
 ) -> None:
     from msa.cache import decode
 
@@ -49,7 +50,7 @@ def decode_step(
         append(cache, tokens, request=request)
     decode(
         cache,
-        torch.zeros(2, steps, 4, dim),
+        torch.zeros(2, steps, 4, dim) if q is None else q,
         torch.zeros(2, steps, 2, index_dim),
         topk=topk,
         scale=scale,

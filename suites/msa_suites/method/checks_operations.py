@@ -89,6 +89,8 @@ def _apart(
     wanted, chosen = reference.attend(
         *inputs.double().tensors, cu_q=inputs.cu_q, cu_k=inputs.cu_k, **settings
     )
+    if (out.shape, selection.shape) != (wanted.shape, chosen.shape):
+        return f"{case.name} with {what}: got {list(out.shape)} and {list(selection.shape)}"
     alike = (selection == chosen).all(-1)  # a near tie of float32 may fall the other way
     if float(alike.float().mean()) < _DECIDED:
         return f"{case.name} with {what}: selection of {int((~alike).sum())} rows"
@@ -113,6 +115,8 @@ def _decoded_apart(worker: Worker) -> str:
 
 
 def _error(who: str, got: Tensor, want: Tensor, bound: float) -> str:
+    if got.shape != want.shape:
+        return f"{who}: wanted {list(want.shape)}, got {list(got.shape)}"
     apart = (got.double() - want.double()).flatten(1).norm(dim=1)
     error = float((apart / want.double().flatten(1).norm(dim=1)).nan_to_num(torch.inf).max())
     return "" if error <= bound else f"{who}: relative error of a row {error:.1e}"

@@ -168,6 +168,14 @@ def check_retrofit_settings(worker: Worker) -> str:
     return first(problems())
 
 
+def check_unscaled(worker: Worker) -> str:
+    """A model that names no scale gets that of its head dim."""
+    worker.load("unscaled", f"{_SUBJECT}:unscaled")
+    said, unsaid = worker.call("unscaled", "", [ref(SUBJECT), 60])
+    error = float((said - unsaid).abs().max())
+    return "" if error <= BOUND else f"no scale given: logits differ by {error:.1e}"
+
+
 def check_windows(worker: Worker) -> str:
     """A model with sliding windows and a scale of its own: windows stay, and so does the scale."""
     worker.load("windowed", f"{_SUBJECT}:windowed")

@@ -43,6 +43,43 @@ def costs(shape: Mapping[str, int], lengths: Sequence[int]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
+def unscaled(implementation: Any, length: int) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Retrofitted logits ``[length, vocabulary]`` of a small random model, twice.
+
+    First as transformers calls its attention; then without a word of the scale, as older models
+    do, which means ``D ** -0.5``.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from msa.retrofit import apply_retrofit
+    from msa.retrofit_settings import RetrofitSettings
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model: Any = LlamaForCausalLM(config).eval()
+    for name, weight in model.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            weight.mul_(50)
+    ids = torch.randint(2, 64, (1, length), generator=torch.Generator().manual_seed(1))
+    settings = RetrofitSettings(block=8, topk=3, sink_blocks=0)
+    found = []
+    with apply_retrofit(model, settings, operations=implementation):
+        for said in (True, False):
+            if not said:
+                for layer in model.model.layers:
+                    layer.self_attn.scaling = None
+            found.append(model(input_ids=ids, use_cache=False).logits[0].clone())
+    return found[0], found[1]
+
+
+@torch.inference_mode()
 def windowed(implementation: Any, topk: int | None, window: int, length: int) -> list[Tensor]:  # noqa: ANN401
     """Logits of a small random model with a sliding window and a scale of its own.
 

@@ -24,6 +24,7 @@ LAYER: dict[str, Check] = {
     "scorers": checks_settings.check_scorers,
     "config": checks_config.check_config,
     "cost": checks_settings.check_cost,
+    "retrofit_unscaled": checks_settings.check_unscaled,
     "retrofit_windows": checks_settings.check_windows,
 }
 RETROFIT: dict[str, Check] = {

@@ -20,14 +20,15 @@ _SETTINGS: dict[str, Any] = {"block": 32, "topk": 4, "sink_blocks": 1}
 
 
 @torch.inference_mode()
-def count_forward(implementation: Any) -> dict[str, int]:  # noqa: ANN401 - the subject's
+def count_forward(implementation: Any, device: str = "cpu") -> dict[str, int]:  # noqa: ANN401
     """Operations and bytes of one forward, after another that filled what is kept."""
     from msa.retrofit import apply_retrofit
     from msa.retrofit_settings import RetrofitSettings
     from msa_suites.models.loading import EMBEDDED, load_model
 
-    model: Any = load_model(str(EMBEDDED))[0]
+    model: Any = load_model(str(EMBEDDED), device=device)[0]
     ids = torch.randint(1, 128, (2, _TOKENS), generator=torch.Generator().manual_seed(0))
+    ids = ids.to(device)
     mask = torch.ones_like(ids)
     mask[1, :_PADDING] = 0
     forward = partial(model, input_ids=ids, attention_mask=mask, use_cache=False)

@@ -13,6 +13,7 @@ from msa_harness.client import CallFailedError, Worker
 from msa_harness.protocol import ref
 from msa_harness.records import WRONG, Sample
 from msa_harness.stored import StoredSets
+from msa_suites.models.attention import why_not
 from msa_suites.session import SUBJECT, Session
 from msa_suites.speed.series import SpeedSeries, counted_series
 from msa_suites.speed.work import count_work
@@ -26,11 +27,10 @@ UNITS = {
     "peak_bytes": "bytes",
     "held_bytes": "bytes",
 }
-#: What stands around the operations: item -> who counts it, its arguments, and the counts' names.
-_AROUND: dict[str, tuple[str, tuple[object, ...], tuple[str, ...]]] = {
+#: What stands around the operations: item -> who counts it, and the names of the counts.
+_AROUND: dict[str, tuple[str, tuple[str, ...]]] = {
     "cache": (
         "msa_suites.speed.cached_work:count_cache",
-        (),
         (
             "flops/cache-decode",
             *(
@@ -42,7 +42,6 @@ _AROUND: dict[str, tuple[str, tuple[object, ...], tuple[str, ...]]] = {
     ),
     "retrofit": (
         "msa_suites.speed.retrofit_work:count_forward",
-        (ref(SUBJECT),),
         ("flops/retrofit", "peak_bytes/retrofit", "held_bytes/retrofit"),
     ),
 }
@@ -72,8 +71,9 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
     own = session.cases is None and "msa" in session.sides[label].attested
     around = [
         name
-        for name, (_, _, counts) in _AROUND.items()
+        for name, (_, counts) in _AROUND.items()
         if own
+        and not (name == "retrofit" and why_not(session.card(label)["operations"]))
         and session.picks(name)
         and ("work", f"work/{counts[0]}", label, name) not in session.done
     ]
@@ -86,7 +86,8 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
             yield _samples(session, label, series.case.name, counts, f"/{series.case.name}")
         for name in around:
             session.say(f"{label}: work of the {name}")
-            target, given, names = _AROUND[name]
+            target, names = _AROUND[name]
+            given = (ref(SUBJECT), session.device) if name == "retrofit" else ()
             worker.load(name, target)
             counts = _guarded(partial(worker.call, name, "", given), names)
             yield _samples(session, label, name, counts)
@@ -131,7 +132,8 @@ def _counts(worker: Worker, series: SpeedSeries) -> dict[str, int]:
     counts: dict[str, int] = {}
     result = worker.call(SUBJECT, operation, call.args, call.kwargs)
     selection = result[1] if isinstance(result, tuple | list) and len(result) == 2 else None
-    if operation == "attend" and isinstance(selection, Tensor):
+    shape = (sum(case.q_lens), case.Hkv, case.topk)
+    if operation == "attend" and isinstance(selection, Tensor) and selection.shape == shape:
         lengths: dict[str, Any] = {name: call.kwargs[name] for name in ("cu_q", "cu_k")}
         work = count_work(selection, **lengths, block=case.block, heads=case.Hq, dim=case.D)
         counts |= {"attended_tokens": work.tokens, "attended_blocks": work.blocks}
