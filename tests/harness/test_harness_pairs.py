@@ -230,6 +230,19 @@ def test_a_clock_that_gives_back_what_calls_took_is_found():
     assert clock_problems({"base": Spent(), "head": Spent()}) == {}
 
 
+def test_a_side_is_called_a_liar_in_the_second_block_that_shows_it(make_start, monkeypatch):
+    shown = iter([{}, {"head": "late"}, {}, {}, {}, {"base": "late"}, {}, {"head": "late"}])
+    monkeypatch.setattr("msa_harness.pairs.clock_problems", lambda _spent: next(shown))
+    start, _ = make_start()
+    runner = PairRunner(start, SERIES, alternations=4)
+    blocks = [Block(f"pair-{number:02}", frozenset(["speed/work"])) for number in range(5)]
+    found = [batch for batch in runner.run(blocks) if batch[0].series == "speed/work"]
+    # The control is asked before it in every block; head is late in the first and the last.
+    details = [{one.subject: one.detail for one in batch} for batch in found]
+    assert [row["head"] for row in details] == ["", "", "", ERROR + "late"]
+    assert not any(row["base"] for row in details[:3])
+
+
 def test_the_turn_that_is_checked_is_drawn(make_start):
     start, _ = make_start()
     runner = PairRunner(start, SERIES, alternations=9)

@@ -41,7 +41,7 @@ def decode_step(
     topk: int = 2,
     scale: float = 1.0,
     index_scale: float = 1.0,
-    q: object = None,
+    q: Any = None,  # noqa: ANN401 - what is no tensor
 ) -> None:
     from msa.cache import decode
 
