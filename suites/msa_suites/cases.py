@@ -112,7 +112,7 @@ _QUICK = (
     _check("sink-1", [300], (4, 2), (64, 64), 16, 3, sinks=1, tags=("invariants",)),
     _check("sink-2-local-2", [300, 41], (4, 2), (64, 64), 16, 6, sinks=2, local=2),
     # More columns than a tile has, and fewer tokens than one in sixteen of a block.
-    _check("sixteen-groups", [200], (16, 16), (32, 32), 128, 2, k_lens=[700]),
+    _check("sixteen-groups", [70], (16, 16), (32, 32), 128, 2, k_lens=[400]),
     _check("short-beside-long", [5, 300], (2, 1), (32, 32), 128, 2),
     # Whole tiles of neighbours that share blocks, two runs of them: the way without a gather.
     _check("runs-of-64", [256], (4, 2), (32, 32), 16, 5, k_lens=[416], sinks=2),
