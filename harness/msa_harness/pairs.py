@@ -200,8 +200,7 @@ class PairRunner:
     def _late_sides(self, name: str, spent: dict[str, Spent]) -> dict[str, str]:
         """Sides whose clock did not tell all in two blocks, the second time.
 
-        In one block it may be the luck of a process with its memory: of 800 pairs of identical code
-        one was called a liar by the rule of one.
+        Of 800 series in blocks of identical code one was late in its block, nobody knows why.
         """
         late = clock_problems(spent)
         again = {side: ERROR + text for side, text in late.items() if (name, side) in self._late}

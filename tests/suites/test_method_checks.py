@@ -1,12 +1,14 @@
 """The retrofit's checks see what a comparison of the retrofit with itself cannot."""
 
 import importlib
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import msa.scorers
-from msa import fast
+from msa import fast, reference
 from msa_harness.protocol import resolved
 from msa_suites.method import (
     checks,
@@ -92,6 +94,19 @@ def test_every_scorer_has_a_definition_to_be_compared_with():
     assert set(oracle_scorers.RULES) | {"random"} == set(msa.scorers.SCORERS)
 
 
+def test_a_specification_that_is_another_is_seen():
+    worker = Local()
+
+    def load(handle, target):
+        assert target == "msa.reference"
+        other = SimpleNamespace(**vars(reference))
+        other.block_scores = lambda *given, **named: reference.block_scores(*given, **named) * 1.01
+        worker.loaded[handle] = other
+
+    worker.load = load
+    assert checks_operations.check_reference(worker).startswith("scores on chunk-inside-block: ")
+
+
 def largest_only(keys, block):
     most = keys.view(-1, block, *keys.shape[1:]).cummax(1).values
     return torch.cat([most, -most], -1)
@@ -131,6 +146,18 @@ def packed(x):
             "msa.cost.attended_pairs",
             lambda right: lambda *a, **k: right(*a, **k) + 1,
             "1 tokens: exact_msa_flops",
+        ),
+        (
+            "config",
+            "msa.retrofit_settings.RetrofitSettings",
+            lambda right: partial(right, topk=8),
+            "msa.retrofit_settings:RetrofitSettings: topk: wanted 16, got 8",
+        ),
+        (
+            "refusals",
+            "msa.checks.require_budget",
+            lambda right: lambda topk, *forced: right(topk - 1, *forced),
+            "2 calls: attend with a budget of forced blocks: raised ValueError",
         ),
         (
             "corners",

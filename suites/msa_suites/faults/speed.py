@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,6 +15,15 @@ _ATTEND = "msa.fast.pipeline.attend"
 _ATTENTION = "msa.fast.attention.sparse_attention"
 
 _leaked: dict[Given, Tensor] = {}
+
+
+def _two_fifths_slower(call: Callable[[], Given], when: Callable[[Given], bool]) -> Given:
+    """The result of a call, late where ``when`` says so of it."""
+    start = time.perf_counter()
+    result = call()
+    if when(result):
+        time.sleep(0.4 * (time.perf_counter() - start))
+    return result
 
 
 @fault("speed", "work:prefill-4096-low", "speed:speed/chunk/4096/low", seen="sglang#35731")
@@ -65,35 +75,28 @@ def slower_beyond_a_length(
     right: Given, q: Tensor, k: Tensor, *tensors: Tensor, **rest: Given
 ) -> Given:
     """Two fifths slower from 8192 tokens on, as fast as before below."""
-    start = time.perf_counter()
-    result = right(q, k, *tensors, **rest)
-    if len(k) >= 8192:
-        time.sleep(0.4 * (time.perf_counter() - start))
-    return result
+    return _two_fifths_slower(lambda: right(q, k, *tensors, **rest), lambda _result: len(k) >= 8192)
 
 
 @fault("speed", "speed:speed/chunk/4096/low", seen="flashinfer#3655")
 @wrapping(_ATTEND)
 def slower_at_low_overlap(right: Given, q: Tensor, *tensors: Tensor, **rest: Given) -> Given:
     """Two fifths slower where neighbouring queries choose differently."""
-    start = time.perf_counter()
-    out, selection = right(q, *tensors, **rest)
-    late = selection[len(selection) * 3 // 4 :]
-    alike = float((late[1:] == late[:-1]).float().mean()) if len(late) > 1 else 1.0
-    if alike < 0.5:
-        time.sleep(0.4 * (time.perf_counter() - start))
-    return out, selection
+
+    def apart(result: Given) -> bool:
+        late = result[1][len(result[1]) * 3 // 4 :]
+        return len(late) > 1 and float((late[1:] == late[:-1]).float().mean()) < 0.5
+
+    return _two_fifths_slower(lambda: right(q, *tensors, **rest), apart)
 
 
 @fault("speed", "speed:speed/ragged-bfloat16/3700/low")
 @wrapping(_ATTEND)
 def slow_path_for_one_head_dim(right: Given, q: Tensor, *tensors: Tensor, **rest: Given) -> Given:
     """Two fifths slower with heads of 128 channels, which have lost their kernel."""
-    start = time.perf_counter()
-    result = right(q, *tensors, **rest)
-    if q.shape[-1] == 128:
-        time.sleep(0.4 * (time.perf_counter() - start))
-    return result
+    return _two_fifths_slower(
+        lambda: right(q, *tensors, **rest), lambda _result: q.shape[-1] == 128
+    )
 
 
 @fault("speed", "work:ragged-dim-128-bfloat16")

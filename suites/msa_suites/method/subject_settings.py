@@ -42,6 +42,13 @@ def costs(shape: Mapping[str, int], lengths: Sequence[int]) -> dict[str, Any]:
     return {"ceiling": layer.ceiling, "break_even": layer.break_even, "rows": rows}
 
 
+def _sharpen(model: Any, by: float) -> None:  # noqa: ANN401 - transformers is untyped
+    """Uneven attention, in place: with that of fresh weights no selection would matter."""
+    for name, weight in model.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            weight.mul_(by)
+
+
 @torch.inference_mode()
 def unscaled(implementation: Any, length: int) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     """Retrofitted logits ``[length, vocabulary]`` of a small random model, twice.
@@ -64,9 +71,7 @@ def unscaled(implementation: Any, length: int) -> tuple[Tensor, Tensor]:  # noqa
         num_key_value_heads=2,
     )
     model: Any = LlamaForCausalLM(config).eval()
-    for name, weight in model.named_parameters():
-        if "q_proj" in name or "k_proj" in name:
-            weight.mul_(50)
+    _sharpen(model, 50)
     ids = torch.randint(2, 64, (1, length), generator=torch.Generator().manual_seed(1))
     settings = RetrofitSettings(block=8, topk=3, sink_blocks=0)
     found = []
@@ -108,9 +113,7 @@ def windowed(implementation: Any, topk: int | None, window: int, length: int) ->
         sliding_window=window,
     )
     model: Any = Gemma3ForCausalLM(config).eval()
-    for name, weight in model.named_parameters():
-        if "q_proj" in name or "k_proj" in name:
-            weight.mul_(8)  # uneven attention, or no selection would matter
+    _sharpen(model, 8)
     ids = torch.randint(2, 64, (2, length), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     mask[1, : length // 3] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,9 +27,26 @@ UNITS = {
     "peak_bytes": "bytes",
     "held_bytes": "bytes",
 }
-#: What stands around the operations: item -> who counts it, and the names of the counts.
-_AROUND: dict[str, tuple[str, tuple[str, ...]]] = {
-    "cache": (
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What stands around the operations, and is counted whole.
+
+    Attributes:
+        target: counts it in the subject's process; takes the implementation and a device if it
+            runs a model.
+        counts: names of what it returns.
+        model: whether the implementation runs inside a model, which needs its parts.
+    """
+
+    target: str
+    counts: tuple[str, ...]
+    model: bool = False
+
+
+_AROUND = {
+    "cache": Around(
         "msa_suites.speed.cached_work:count_cache",
         (
             "flops/cache-decode",
@@ -40,9 +57,10 @@ _AROUND: dict[str, tuple[str, tuple[str, ...]]] = {
             ),
         ),
     ),
-    "retrofit": (
+    "retrofit": Around(
         "msa_suites.speed.retrofit_work:count_forward",
         ("flops/retrofit", "peak_bytes/retrofit", "held_bytes/retrofit"),
+        model=True,
     ),
 }
 
@@ -69,14 +87,14 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
         yield session.missing("work", label, items=absent, why="it has no attend", skip=True)
     # Outside implementations have neither: they would be the judge's.
     own = session.cases is None and "msa" in session.sides[label].attested
-    around = [
-        name
-        for name, (_, counts) in _AROUND.items()
+    around = {
+        name: one
+        for name, one in _AROUND.items()
         if own
-        and not (name == "retrofit" and why_not(session.card(label)["operations"]))
+        and not (one.model and why_not(session.card(label)["operations"]))
         and session.picks(name)
-        and ("work", f"work/{counts[0]}", label, name) not in session.done
-    ]
+        and ("work", f"work/{one.counts[0]}", label, name) not in session.done
+    }
     if not todo and not around:
         return
     with session.worker(label) as worker:
@@ -84,12 +102,11 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
             session.say(f"{label}: work of {series.case.name}")
             counts = _guarded(partial(_counts, worker, series), UNITS)
             yield _samples(session, label, series.case.name, counts, f"/{series.case.name}")
-        for name in around:
+        for name, one in around.items():
             session.say(f"{label}: work of the {name}")
-            target, names = _AROUND[name]
-            given = (ref(SUBJECT), session.device) if name == "retrofit" else ()
-            worker.load(name, target)
-            counts = _guarded(partial(worker.call, name, "", given), names)
+            worker.load(name, one.target)
+            given = (ref(SUBJECT), session.device) if one.model else ()
+            counts = _guarded(partial(worker.call, name, "", given), one.counts)
             yield _samples(session, label, name, counts)
 
 
