@@ -12,9 +12,9 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from msa_harness import protocol
 from msa_harness.failures import (
@@ -24,6 +24,7 @@ from msa_harness.failures import (
     WorkerMemoryError,
     WorkerTimeoutError,
 )
+from msa_harness.forked import Forked
 from msa_harness.resident import LOOK_SECONDS, MemoryLimit
 from msa_harness.subjects import Subject
 
@@ -31,6 +32,9 @@ HARNESS = Path(__file__).resolve().parent.parent
 _STDERR_CHARACTERS = 4000
 # Tensors go through the pipes; the default of 64 KiB wakes both sides for every piece.
 _PIPE_BYTES = 1 << 20
+
+_Process: TypeAlias = "subprocess.Popen[bytes] | Forked"
+_Start: TypeAlias = Callable[[tuple[int, int], Sequence[str], Mapping[str, str]], _Process]
 
 
 class Channel:
@@ -51,6 +55,7 @@ class Channel:
         device: str,
         timeout: float,
         memory: float | None = None,
+        forked: bool = False,
     ) -> None:
         """Start the process and wait until it answers.
 
@@ -64,7 +69,8 @@ class Channel:
         self._tail: deque[bytes] = deque(maxlen=64)
         self._directory = tempfile.TemporaryDirectory(prefix="msa-worker-")
         began = time.perf_counter()
-        self._process, self._send, self._receive = self._start(threads, judge_paths, device)
+        start = self._fork if forked else self._spawn
+        self._process, self._send, self._receive = self._start(start, threads, judge_paths, device)
         self._memory = MemoryLimit(self._process.pid, memory)
         self._reader = threading.Thread(target=self._drain, daemon=True)
         self._reader.start()
@@ -119,8 +125,8 @@ class Channel:
         self._directory.cleanup()
 
     def _start(
-        self, threads: int, judge_paths: Sequence[Path], device: str
-    ) -> tuple[subprocess.Popen[bytes], int, int]:
+        self, start: _Start, threads: int, judge_paths: Sequence[Path], device: str
+    ) -> tuple[_Process, int, int]:
         theirs, send = os.pipe()
         receive, answers = os.pipe()
         roots = [HARNESS, *judge_paths, *self._subject.roots]
@@ -132,19 +138,8 @@ class Channel:
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
         }
-        command = [self._subject.python, "-P", "-m", "msa_harness.worker"]
-        command += [str(theirs), str(answers), str(os.getpid()), str(threads), device]
         try:
-            process = subprocess.Popen(
-                command,
-                pass_fds=(theirs, answers),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                cwd=self._directory.name,
-                env=environment,
-                start_new_session=True,
-            )
+            process = start((theirs, answers), [str(threads), device], environment)
         except OSError as error:
             os.close(send)
             os.close(receive)
@@ -160,6 +155,29 @@ class Channel:
             with contextlib.suppress(OSError):  # the user's pipes may have used up their share
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         return process, send, receive
+
+    def _spawn(
+        self, ends: tuple[int, int], arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """A process from nothing."""
+        command = [self._subject.python, "-P", "-m", "msa_harness.worker"]
+        command += [*map(str, ends), str(os.getpid()), *arguments]
+        return subprocess.Popen(
+            command,
+            pass_fds=ends,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=self._directory.name,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def _fork(
+        self, ends: tuple[int, int], arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> Forked:
+        """A process with what it imports already there."""
+        return Forked(arguments, ends, self._directory.name, environment)
 
     def _drain(self) -> None:
         """Keep the end of stderr, and never let the subject block on it."""

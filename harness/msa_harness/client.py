@@ -71,6 +71,7 @@ class Worker:
         device: str = "cpu",
         timeout: float = 600.0,
         memory: float | None = None,
+        forked: bool = False,
     ) -> None:
         """Start the process and wait until it answers.
 
@@ -81,6 +82,7 @@ class Worker:
             device: Where tensors are put, "cpu" or "cuda".
             timeout: Seconds for each request that does not say otherwise, and for the start.
             memory: Bytes it may take; None for 45 % of what there is.
+            forked: From a process of this Python that has imported much already, see `forked`.
 
         Raises:
             WorkerError: It did not start; the text has the end of its stderr.
@@ -99,6 +101,7 @@ class Worker:
             device=device,
             timeout=timeout,
             memory=memory,
+            forked=forked,
         )
         self.start_seconds = self._channel.start_seconds
         self.pid = self._channel.pid

@@ -16,7 +16,8 @@ from pathlib import Path
 from msa_harness import subjects
 from msa_harness.files import alone, os_error
 from msa_harness.subjects import Subject, SubjectError
-from msa_suites.session import SUBJECT_ENTRIES, Side, judge_paths
+from msa_suites.folders import SUBJECT_ENTRIES, judge_paths
+from msa_suites.session import Side
 
 #: Folders of a checkout that hold the judge.
 JUDGE_ENTRIES = ("", "kernels", "suites", "harness", "reports")

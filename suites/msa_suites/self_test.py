@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from msa_harness.forked import share
 from msa_harness.gates import GateTable
 from msa_suites import runner
 from msa_suites.plan import Plan, plan_alone
 from msa_suites.session import Session
+
+#: What takes a worker seconds to import and is nobody's code under test.
+_SHARED = ("msa_harness.worker", "transformers.models.llama.modeling_llama")
 
 
 def self_test_plan() -> Plan:
@@ -19,9 +23,16 @@ def self_test_plan() -> Plan:
     return replace(plan, sides={"base": base, "head": head}, self_test=True)
 
 
-def self_test(*, timeout: float, threads: int, seed: int = 0) -> tuple[Session, GateTable]:
-    """A session of that plan in the quick profile, and the gates that judge it."""
+def self_test(
+    *, timeout: float, threads: int, seed: int = 0, forked: bool = False
+) -> tuple[Session, GateTable]:
+    """A session of that plan in the quick profile, and the gates that judge it.
+
+    With ``forked`` its workers share their imports.
+    """
     plan = self_test_plan()
+    if forked:
+        share(_SHARED)
     gates = runner.read_gates(plan, profile="quick", device="cpu")
     session = Session(
         sides=plan.sides,
@@ -30,5 +41,6 @@ def self_test(*, timeout: float, threads: int, seed: int = 0) -> tuple[Session, 
         seed=seed,
         judge_paths=plan.judge_paths,
         gates=gates,
+        forked=forked,
     )
     return session, gates

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,8 +21,6 @@ WITHHELD = "withheld: "
 SUBJECT = "implementation"
 #: What decides how fast equal code is.
 SOFTWARE = ("python", "torch", "triton", "numpy", "threads")
-#: Folders of a checkout that a subject's code is imported from.
-SUBJECT_ENTRIES = ("", "kernels")
 
 Key = tuple[str, str, str, str]
 
@@ -66,6 +63,7 @@ class Session:
         repro: command that repeats a series, by suite.
         gates: the table that judges, which says how many pairs to time.
         may_differ: names of :data:`SOFTWARE` that may differ between the sides of a timed suite.
+        forked: workers share their imports: for hundreds of short ones of this Python.
     """
 
     sides: Mapping[str, Side]
@@ -86,6 +84,7 @@ class Session:
     repro: Callable[[str], str] = lambda _suite: ""
     gates: GateTable | None = None
     may_differ: frozenset[str] = frozenset()
+    forked: bool = False
     # By side and not by label: a session with another head shares what is known of base.
     _cards: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     _software: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
@@ -131,6 +130,7 @@ class Session:
             device=self.device,
             timeout=self.timeout,
             memory=self.memory,
+            forked=self.forked,
         )
         try:
             worker.load(SUBJECT, "msa_kernels:load", [side.implementation])
@@ -225,25 +225,3 @@ def _software(worker: Worker) -> dict[str, str]:
     packages = worker.call("versions", "", [[name for name in SOFTWARE if name not in found]])
     own = {name: str(found[name]) for name in SOFTWARE if name in found}
     return {name: text for name in SOFTWARE if (text := {**own, **packages}.get(name, ""))}
-
-
-def judge_paths(*, with_method: bool) -> tuple[Path, ...]:
-    """The judge's own import folders, for a worker.
-
-    Args:
-        with_method: also ``msa`` and ``msa_kernels``, where the subject is not this repository.
-    """
-    import msa
-    import msa_kernels
-    import msa_suites
-
-    modules = [msa_suites, msa, msa_kernels] if with_method else [msa_suites]
-    folders = [Path(str(module.__file__)).resolve().parents[1] for module in modules]
-    installed = Path(sys.prefix).resolve()
-    if not with_method and any(folder.is_relative_to(installed) for folder in folders):
-        raise ValueError(
-            "judge: wanted a checkout or an editable install (pip install -e .) to compare "
-            f"revisions, got packages installed below {installed}, where the subject's own "
-            "packages cannot be told apart from the judge's"
-        )
-    return tuple(dict.fromkeys(folders))

@@ -38,7 +38,7 @@ TIMED_CASES = (
     _speed("chunk", 8192, "low", "quick"),
     Case(
         name="ragged-dim-128-bfloat16",
-        q_lens=(156, 100),
+        q_lens=(92, 60),
         k_lens=(3700, 2300),
         Hq=8,
         Hkv=2,

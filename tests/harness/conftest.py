@@ -137,18 +137,24 @@ def subject(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shared(subject, tmp_path_factory):
+def forked():
+    """Whether workers share their start; a file that tests both gives it parameters."""
+    return False
+
+
+@pytest.fixture(scope="module")
+def shared(subject, forked, tmp_path_factory):
     """One worker for all tests of a file, with a module of the judge beside the toy."""
     judge = tmp_path_factory.mktemp("judge")
     (judge / "both.py").write_text("def where(): return 'judge'")
-    with Worker(subject, judge_paths=[judge], timeout=60) as worker:
+    with Worker(subject, judge_paths=[judge], timeout=60, forked=forked) as worker:
         worker.load("toy", "toy")
         yield worker
 
 
 @pytest.fixture
-def fresh(subject):
+def fresh(subject, forked):
     """A worker that the test may break."""
-    with Worker(subject, timeout=60) as worker:
+    with Worker(subject, timeout=60, forked=forked) as worker:
         worker.load("toy", "toy")
         yield worker

@@ -21,8 +21,16 @@ from msa_harness.client import (
     WorkerMemoryError,
     WorkerTimeoutError,
 )
+from msa_harness.forked import share
 from msa_harness.protocol import decode, ref
 from msa_harness.subjects import Subject
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["spawned", "forked"])
+def forked(request):
+    if request.param:
+        share(["msa_harness.worker"])
+    return request.param
 
 
 def test_call_returns_what_the_subject_returns_despite_prints(shared):
@@ -195,16 +203,36 @@ def test_exit_names_the_status(fresh):
         fresh.call("toy", "leave", [torch.ones(1)])
 
 
-def test_worker_dies_with_its_judge(subject, tmp_path):
+def test_forked_workers_know_nothing_of_each_other_nor_of_the_judge(subject, monkeypatch):
+    monkeypatch.setenv("SEEN_BY_WORKERS", "this")
+    workers = [Worker(subject, timeout=60, threads=n, forked=True) for n in (1, 2)]
+    try:
+        for threads, worker in enumerate(workers, start=1):
+            worker.load("toy", "toy")
+            assert worker.info()["threads"] == threads
+            assert worker.call("toy", "counted", [torch.ones(1)]) == 1.0
+            worker.load("environment", "os:environ")
+            assert worker.call("environment", "get", ["SEEN_BY_WORKERS"]) == "this"
+            assert worker.call("environment", "get", ["OMP_NUM_THREADS"]) == str(threads)
+        assert max(worker.start_seconds for worker in workers[1:]) < 1  # torch alone takes longer
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+@pytest.mark.parametrize("how", ["", ", forked=True"], ids=["spawned", "forked"])
+def test_worker_dies_with_its_judge(subject, how, tmp_path):
     script = tmp_path / "judge.py"
     script.write_text(
         "import os, sys, signal\n"
         "from pathlib import Path\n"
         "from msa_harness.client import Worker\n"
         "from msa_harness.subjects import Subject\n"
-        f"worker = Worker(Subject('head', sys.executable, (Path({str(subject.roots[0])!r}),)))\n"
-        "print(worker.info()['pid'], flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
+        "if __name__ == '__main__':\n"
+        f"    subject = Subject('head', sys.executable, (Path({str(subject.roots[0])!r}),))\n"
+        f"    worker = Worker(subject{how})\n"
+        "    print(worker.info()['pid'], flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     harness = Path(__file__).parents[2] / "harness"
     done = subprocess.run(

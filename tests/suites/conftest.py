@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from functools import wraps
 from pathlib import Path
 
 import pytest
 import torch
+
+from msa_harness.client import Worker
+from msa_harness.forked import share
+from msa_suites import session
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +30,17 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(directory)
     write_tokenizer(directory, max_length=shape.max_positions)
     return directory
+
+
+@pytest.fixture(autouse=True, scope="session")
+def workers_share_their_imports():
+    """Hundreds of workers are started here; what a start from nothing does, tests/harness tests."""
+    share(["msa_harness.worker", "transformers.models.llama.modeling_llama"])
+
+    @wraps(Worker)
+    def start(subject, **how):
+        return Worker(subject, **{**how, "forked": subject.python == sys.executable})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "Worker", start)
+        yield

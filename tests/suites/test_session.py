@@ -11,7 +11,8 @@ from test_gate_end_to_end import GOOD
 from msa_harness.client import WorkerError
 from msa_harness.gates import parse_gates
 from msa_harness.subjects import Subject
-from msa_suites.session import Session, Side, judge_paths
+from msa_suites.folders import judge_paths
+from msa_suites.session import Session, Side
 from msa_suites.software import check_resumed, software_samples, voids
 
 GATES = parse_gates('[[gate]]\nseries = "speed/machine/software"\nmethod = "report"\nceiling = 0.0')

@@ -18,16 +18,43 @@ from msa_suites.speed.series import SpeedSeries
 from msa_suites.speed.spotcheck import Pipeline
 
 CASE = Case("spot", (300,), (300,), Hq=4, Hkv=2, D=32, Di=32, block=16, topk=4, seed=3)
-ROWS = spotcheck.sampled_rows(300, 12, 0)
+# As many queries, in chunks of sequences of unlike lengths; the second has no queries.
+BATCH = replace(
+    CASE, q_lens=(203, 0, 97), k_lens=(311, 40, 150), topk=6, local_blocks=2, sink_blocks=1
+)
+ROWS = spotcheck.sampled_rows(CASE, 12)
 
 
-@pytest.fixture
-def answered():
-    inputs = make_inputs(CASE)
-    given = Pipeline(*inputs.tensors, CASE.block, CASE.topk)
+def answer(case):
+    inputs = make_inputs(case)
     lengths = {"cu_q": inputs.cu_q, "cu_k": inputs.cu_k}
-    scales = {"scale": CASE.scale, "index_scale": CASE.index_scale}
-    return given, *fast.attend(*inputs.tensors, **lengths, **CASE.settings, **scales)
+    scales = {"scale": case.scale, "index_scale": case.index_scale}
+    given = Pipeline(*inputs.tensors, case)
+    return given, *fast.attend(*inputs.tensors, **lengths, **case.settings, **scales)
+
+
+@pytest.fixture(params=[CASE, BATCH], ids=["one", "batch"])
+def answered(request):
+    return answer(request.param)
+
+
+def test_the_ends_of_every_sequence_are_among_the_rows():
+    assert {0, 202, 203, 299} <= set(spotcheck.sampled_rows(BATCH, 1))
+    with pytest.raises(IndexError, match="row: wanted one below 300, got 300"):
+        Pipeline(*make_inputs(BATCH).tensors, BATCH).context(300)
+
+
+def test_another_sequence_and_a_missing_forced_block_are_noticed():
+    given, out, selection = answer(BATCH)
+    swapped = out.clone()
+    swapped[203:] = out[:97]  # the second sequence answered with the first's
+    assert "row 203" in spotcheck.check_pipeline(given, swapped, selection, [203])
+    for block in (0, int(selection[202, 0].max()) - 1):  # the sink, the older local block
+        other = selection.clone()
+        free = min(set(range(20)) - set(other[202, 0].tolist()))
+        other[202, 0][other[202, 0] == block] = free
+        said = spotcheck.check_selection(given, other, [202])
+        assert f"wanted the forced block {block}, got" in said
 
 
 def test_a_right_answer_passes(answered):
@@ -79,7 +106,7 @@ def test_a_single_row_is_checked(answered, row):
 )
 def test_a_selection_that_is_none_is_said_to_be_none(answered, selection):
     given, out, _ = answered
-    wanted = r"selection: wanted torch.int32 or torch.int64 \[300, 2, 4\], got "
+    wanted = r"selection: wanted torch.int32 or torch.int64 \[300, 2, \d\], got "
     for said in (
         spotcheck.check_pipeline(given, out, selection, ROWS),
         spotcheck.check_selection(given, selection, ROWS),

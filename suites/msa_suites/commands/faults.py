@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from msa_suites.self_test import self_test
 
     chosen = _chosen(args)
-    session, gates = self_test(timeout=args.timeout, threads=options.default_threads())
+    threads = options.default_threads()
+    session, gates = self_test(timeout=args.timeout, threads=threads, forked=True)
     rows: list[Caught] = []
     with (
         tempfile.TemporaryDirectory(prefix="msa-faults-") as marks,
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         matrix = Matrix(session, gates, Path(marks))
         for caught in matrix.run(chosen, at_once=args.at_once):
             rows.append(caught)
-            word = "caught" if caught.by else "MISSED"
+            word = "caught" if caught.by and caught.applied else "MISSED"
             say(f"{len(rows)}/{len(chosen)} {word}: {caught.fault.name} ({caught.seconds:.1f} s)")
     document = _document(rows)
     if args.json:

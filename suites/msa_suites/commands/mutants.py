@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     rows = _read(args.out / FILE, kept)
     known = {row["mutant"] for row in rows}
     total = len(kept) + len(chosen)
-    session, gates = self_test(timeout=args.timeout, threads=1)
+    session, gates = self_test(timeout=args.timeout, threads=1, forked=True)
     with (
         (args.out / FILE).open("a") as file,
         tempfile.TemporaryDirectory(prefix="msa-mutants-") as marks,

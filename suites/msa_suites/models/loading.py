@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as bars
 
 from msa_suites.models import shipped
 
@@ -90,7 +93,7 @@ def load_model(
     if Path(model).resolve() == EMBEDDED.resolve():
         shipped.check_sums(EMBEDDED)
     try:
-        with _ONE_AT_A_TIME:
+        with _ONE_AT_A_TIME, _without_bars():
             tokenizer = AutoTokenizer.from_pretrained(model)
             network, report = AutoModelForCausalLM.from_pretrained(
                 model, dtype=loaded, attn_implementation="sdpa", output_loading_info=True
@@ -107,6 +110,18 @@ def load_model(
     network.eval()
     network.requires_grad_(False)
     return network, tokenizer
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """A run has a progress line of its own."""
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def _is_path(model: str) -> bool:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from msa_suites.case import Case
 
 T = TypeVar("T")
 
@@ -23,12 +26,11 @@ BOUNDS = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Inputs of one sequence and the settings of the pipeline.
+    """Packed inputs of the pipeline.
 
     Attributes:
         q: ``[Tq, Hq, D]``; k, v: ``[T, Hkv, D]``; q_idx: ``[Tq, Hkv, Di]``; k_idx: ``[T, 1, Di]``.
-        block: tokens per block.
-        topk: blocks kept, the local block among them.
+        case: lengths of the sequences and settings of the selection.
 
     What is expected of a row is computed once and kept: a series is checked in every block.
     """
@@ -38,13 +40,17 @@ class Pipeline:
     v: Tensor
     q_idx: Tensor
     k_idx: Tensor
-    block: int
-    topk: int
+    case: Case
     _kept: dict[tuple[object, ...], Any] = field(default_factory=dict, init=False, repr=False)
 
-    def position(self, row: int) -> int:
-        """Position of a query row among the keys."""
-        return row + len(self.k) - len(self.q)
+    def context(self, row: int) -> tuple[int, int]:
+        """The keys that a query row sees: the first, and one past the last."""
+        first_query = first_key = 0
+        for q_len, k_len in zip(self.case.q_lens, self.case.k_lens, strict=True):
+            if row < first_query + q_len:
+                return first_key, first_key + k_len - q_len + row - first_query + 1
+            first_query, first_key = first_query + q_len, first_key + k_len
+        raise IndexError(f"row: wanted one below {first_query}, got {row}")
 
     def keep(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
         """What is kept under ``key``, made where it is not there yet."""
@@ -54,25 +60,27 @@ class Pipeline:
         return kept
 
 
-def sampled_rows(tokens: int, count: int, seed: int) -> list[int]:
-    """``count`` rows of ``tokens``, the first, the last and the edges of the budget among them."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(tokens, (count,), generator=generator).tolist()
-    return sorted({0, tokens - 1, *drawn})
+def sampled_rows(case: Case, count: int) -> list[int]:
+    """``count`` query rows of a case, and the first and the last of every sequence."""
+    generator = torch.Generator().manual_seed(case.seed)
+    ends = list(accumulate(case.q_lens))
+    drawn = torch.randint(ends[-1], (count,), generator=generator).tolist()
+    borders = [
+        row for end, n in zip(ends, case.q_lens, strict=True) if n for row in (end - n, end - 1)
+    ]
+    return sorted({*borders, *drawn})
 
 
 def row_scores(inputs: Pipeline, row: int) -> Tensor:
-    """Float64 block scores ``[Hkv, row // block + 1]`` of one query."""
+    """Float64 scores ``[Hkv, n]`` of the ``n`` blocks that one query sees."""
     return inputs.keep((row,), partial(_row_scores, inputs, row))
 
 
 def _row_scores(inputs: Pipeline, row: int) -> Tensor:
-    token = torch.einsum(
-        "gd,sd->gs",
-        inputs.q_idx[row].double(),
-        inputs.k_idx[: inputs.position(row) + 1, 0].double(),
-    )
-    parts = token.split(inputs.block, dim=1)
+    first, stop = inputs.context(row)
+    keys = inputs.k_idx[first:stop, 0].double()
+    token = torch.einsum("gd,sd->gs", inputs.q_idx[row].double(), keys)
+    parts = token.split(inputs.case.block, dim=1)
     return torch.stack([part.amax(1) for part in parts], 1)
 
 
@@ -83,10 +91,9 @@ def row_attention(inputs: Pipeline, row: int, group: int, blocks: list[int]) -> 
 
 
 def _row_attention(inputs: Pipeline, row: int, group: int, blocks: list[int]) -> Tensor:
-    stop = inputs.position(row) + 1
-    tokens = torch.cat(
-        [torch.arange(b * inputs.block, min((b + 1) * inputs.block, stop)) for b in blocks]
-    )
+    first, stop = inputs.context(row)
+    visible = torch.arange(first, stop).split(inputs.case.block)
+    tokens = torch.cat([visible[b] for b in blocks])
     heads = inputs.q.shape[1] // inputs.k.shape[1]
     q = inputs.q[row, group * heads : (group + 1) * heads].double()
     keys, values = inputs.k[tokens, group].double(), inputs.v[tokens, group].double()
@@ -118,7 +125,7 @@ def check_pipeline(
     for row in rows:
         scores = row_scores(inputs, row)
         for group in range(scores.shape[0]):
-            blocks = _best(scores[group], inputs.topk)
+            blocks = _best(scores[group], inputs.case)
             if selection is not None:
                 chosen = sorted(b for b in selection[row, group].tolist() if b >= 0)
                 problem = _selection_problem(scores[group], blocks, chosen, inputs, row, group)
@@ -155,8 +162,8 @@ def _as_expected(
 def _expected(inputs: Pipeline, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Best blocks ``[n, Hkv, topk]``, padded with -1, and outputs ``[n, Hkv, R * D]`` of rows."""
     groups = range(inputs.k.shape[1])
-    best = [[_best(row_scores(inputs, row)[g], inputs.topk) for g in groups] for row in rows]
-    padded = [[ids + [-1] * (inputs.topk - len(ids)) for ids in row] for row in best]
+    best = [[_best(row_scores(inputs, row)[g], inputs.case) for g in groups] for row in rows]
+    padded = [[ids + [-1] * (inputs.case.topk - len(ids)) for ids in row] for row in best]
     want = [
         torch.stack([row_attention(inputs, row, g, best[i][g]).flatten() for g in groups])
         for i, row in enumerate(rows)
@@ -173,13 +180,13 @@ def _misfit(name: str, got: object, shape: Sequence[int], dtypes: Sequence[torch
 
 
 def _misfit_selection(inputs: Pipeline, selection: object) -> str:
-    shape = (len(inputs.q), inputs.k.shape[1], inputs.topk)
+    shape = (len(inputs.q), inputs.k.shape[1], inputs.case.topk)
     return _misfit("selection", selection, shape, (torch.int32, torch.int64))
 
 
 def check_scores(inputs: Pipeline, scores: object, rows: Sequence[int], scale: float) -> str:
     """What is wrong with ``block_scores``' answer on ``rows``, or an empty text."""
-    shape = (len(inputs.q), inputs.k.shape[1], -(-len(inputs.k) // inputs.block))
+    shape = (len(inputs.q), inputs.k.shape[1], -(-max(inputs.case.k_lens) // inputs.case.block))
     if problem := _misfit("scores", scores, shape, (torch.float32,)):
         return problem
     assert isinstance(scores, Tensor)
@@ -202,7 +209,7 @@ def check_selection(inputs: Pipeline, selection: object, rows: Sequence[int]) ->
     for row in rows:
         scores = row_scores(inputs, row)
         for group in range(scores.shape[0]):
-            wanted = _best(scores[group], inputs.topk)
+            wanted = _best(scores[group], inputs.case)
             chosen = sorted(b for b in selection[row, group].tolist() if b >= 0)
             problem = _selection_problem(scores[group], wanted, chosen, inputs, row, group)
             if problem:
@@ -210,11 +217,16 @@ def check_selection(inputs: Pipeline, selection: object, rows: Sequence[int]) ->
     return ""
 
 
-def _best(scores: Tensor, topk: int) -> list[int]:
-    """The local block and the best of the rest."""
+def _forced(blocks: int, case: Case) -> set[int]:
+    """Local and sink blocks of a query that sees ``blocks`` blocks."""
+    return {*range(min(case.sink_blocks, blocks)), *range(blocks)[-case.local_blocks :]}
+
+
+def _best(scores: Tensor, case: Case) -> list[int]:
+    """The forced blocks and the best of the rest."""
     ranked = scores.clone()
-    ranked[-1] = torch.inf
-    return sorted(ranked.topk(min(topk, len(scores))).indices.tolist())
+    ranked[list(_forced(len(scores), case))] = torch.inf
+    return sorted(ranked.topk(min(case.topk, len(scores))).indices.tolist())
 
 
 def _selection_problem(
@@ -222,15 +234,17 @@ def _selection_problem(
 ) -> str:
     if len(set(chosen)) != len(wanted) or len(chosen) != len(wanted) or chosen[-1] >= len(scores):
         return f"selection: wanted {len(wanted)} distinct visible blocks, got {chosen}"
-    if len(scores) - 1 not in chosen:
-        return f"selection: wanted the local block {len(scores) - 1}, got {chosen}"
+    forced = _forced(len(scores), inputs.case)
+    if left_out := forced - set(chosen):
+        return f"selection: wanted the forced block {min(left_out)}, got {chosen}"
     missed = set(wanted) - set(chosen)
     if not missed:
         return ""
     eps = torch.finfo(torch.float32).eps  # scores are accumulated in float32 for every dtype
-    q, k = inputs.q_idx[row, group].double(), inputs.k_idx[: inputs.position(row) + 1, 0].double()
+    first, stop = inputs.context(row)
+    q, k = inputs.q_idx[row, group].double(), inputs.k_idx[first:stop, 0].double()
     slack = 4 * eps * float(q.norm()) * float(k.norm(dim=1).max())
-    worst = min((float(scores[b]) for b in chosen if b != len(scores) - 1), default=0.0)
+    worst = min((float(scores[b]) for b in chosen if b not in forced), default=0.0)
     if max(float(scores[b]) for b in missed) > worst + slack:
         return f"selection: wanted blocks {wanted}, got {chosen}"
     return ""
