@@ -69,7 +69,7 @@ def layer(
     change: Callable[[dict[str, Tensor]], object],
     *,
     wide: int = 8,
-    tokens: int = 5,
+    ends: tuple[int, ...] = (5,),
     **sizes: int,
 ) -> None:
     from msa.layer import LayerShape, layer_inputs
@@ -78,7 +78,7 @@ def layer(
     shape = LayerShape(**given)
     weights = {name: torch.zeros(size) for name, size in shape.weight_shapes(4).items()}
     change(weights)
-    cu = torch.tensor([0, tokens], dtype=torch.int32)
+    cu = torch.tensor([0, *ends], dtype=torch.int32)
     layer_inputs(torch.zeros(5, wide), weights, cu=cu, shape=shape, index_dim=4)
 
 

@@ -86,6 +86,12 @@ _BAD: dict[str, Callable[[], object]] = {
     "append of other values than keys": lambda: calls.append(
         calls.new_cache(), 2, v=torch.zeros(1, 2, 8)
     ),
+    "append of keys in another dtype": lambda: calls.append(
+        calls.new_cache(), 2, k=torch.zeros(2, 2, 8).double()
+    ),
+    "append of keys of another width": lambda: calls.append(
+        calls.new_cache(), 2, k=torch.zeros(2, 2, 7)
+    ),
     "append of values in another dtype": lambda: calls.append(
         calls.new_cache(), 2, v=torch.zeros(2, 2, 8).double()
     ),
@@ -97,7 +103,8 @@ _BAD: dict[str, Callable[[], object]] = {
     "decode with an index scale without end": lambda: calls.decode_step(
         steps=1, index_scale=math.inf
     ),
-    "layer on more tokens than there are": lambda: calls.layer(dict, tokens=6),
+    "layer on more tokens than there are": lambda: calls.layer(dict, ends=(6,)),
+    "layer on a sequence of less than nothing": lambda: calls.layer(dict, ends=(6, 5)),
     **{
         f"{name} with {argument} of row {row}": partial(calls.operation, name, **{argument: value})
         for row, (name, argument, value) in enumerate(_OPERATIONS)
