@@ -77,7 +77,9 @@ def require_finite(name: str, x: Tensor) -> None:
         raise ValueError(f"{name}: wanted finite values, got {x[tuple(bad)].item()} at index {bad}")
 
 
-def require_packing(cu_q: object, cu_k: object, q_rows: int, k_rows: int | None) -> None:
+def require_packing(
+    cu_q: object, cu_k: object, q_rows: int, k_rows: int | None, *, read: bool = True
+) -> None:
     """``cu_q`` and ``cu_k`` are int32 ``[B + 1]`` running totals that cover the rows.
 
     Args:
@@ -85,10 +87,13 @@ def require_packing(cu_q: object, cu_k: object, q_rows: int, k_rows: int | None)
         cu_k: totals of the key rows.
         q_rows: number of query rows.
         k_rows: number of key rows, or None where no key tensor is at hand.
+        read: whether the totals themselves are looked at, which waits for the device they are on.
     """
     for name, cu, rows in (("cu_q", cu_q, q_rows), ("cu_k", cu_k, k_rows)):
         if not isinstance(cu, Tensor) or cu.dtype != torch.int32 or cu.ndim != 1 or len(cu) < 2:
             raise ValueError(f"{name}: wanted int32 [B + 1] running totals, got {_came(cu)}")
+        if not read:
+            continue
         totals = cu.tolist()
         if totals[0] != 0 or any(b < a for a, b in pairwise(totals)):
             raise ValueError(f"{name}: wanted totals that start at 0 and never fall, got {totals}")
@@ -99,7 +104,7 @@ def require_packing(cu_q: object, cu_k: object, q_rows: int, k_rows: int | None)
         raise ValueError(
             f"cu_k: wanted as many sequences as cu_q ({len(cu_q) - 1}), got {len(cu_k) - 1}"
         )
-    for index, segment in enumerate(segments(cu_q, cu_k)):
+    for index, segment in enumerate(segments(cu_q, cu_k) if read else ()):
         if segment.q_len > segment.k_len:
             raise ValueError(
                 f"cu_q: wanted at most as many queries as keys in sequence {index}, "
@@ -149,15 +154,17 @@ def require_selection(selection: object, rows: tuple[int, ...], kv_heads: int) -
         raise ValueError(f"selection: wanted {shape}, got {_came(selection)}")
 
 
-def check_index(q_idx: Tensor, k_idx: Tensor, cu_q: Tensor, cu_k: Tensor, block: int) -> None:
-    """Arguments of ``block_scores``."""
+def check_index(
+    q_idx: Tensor, k_idx: Tensor, cu_q: Tensor, cu_k: Tensor, block: int, *, read: bool = True
+) -> None:
+    """Arguments of ``block_scores``; ``read`` as in :func:`require_packing`, here and below."""
     require_tensor("q_idx", q_idx, ("Tq", "Hkv", "Di"))
     groups, dim = q_idx.shape[1:]
     require_tensor("k_idx", k_idx, ("Tk", "1 or Hkv", dim), like=q_idx)
     if k_idx.shape[1] not in (1, groups):
         raise ValueError(f"k_idx: wanted 1 or {groups} heads, got {_came(k_idx)}")
     require_positive("block", block)
-    require_packing(cu_q, cu_k, len(q_idx), len(k_idx))
+    require_packing(cu_q, cu_k, len(q_idx), len(k_idx), read=read)
 
 
 def check_selecting(
@@ -168,18 +175,29 @@ def check_selecting(
     topk: int,
     local_blocks: int,
     sink_blocks: int,
+    *,
+    read: bool = True,
 ) -> None:
     """Arguments of ``select_blocks``."""
     require_positive("block", block)
     require_budget(topk, local_blocks, sink_blocks)
     if not isinstance(scores, Tensor) or scores.dtype != torch.float32 or scores.ndim != 3:
         raise TypeError(f"scores: wanted float32 [Tq, Hkv, NB], got {_came(scores)}")
-    require_packing(cu_q, cu_k, len(scores), None)
-    require_scores(scores, cu_q, cu_k, block)
+    require_packing(cu_q, cu_k, len(scores), None, read=read)
+    if read:
+        require_scores(scores, cu_q, cu_k, block)
 
 
 def check_attention(
-    q: Tensor, k: Tensor, v: Tensor, selection: Tensor, cu_q: Tensor, cu_k: Tensor, block: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    selection: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    *,
+    read: bool = True,
 ) -> None:
     """Arguments of ``sparse_attention``. Keys and values may hold NaN where nothing reads them."""
     require_tensor("q", q, ("Tq", "Hq", "D"))
@@ -188,11 +206,19 @@ def check_attention(
     require_groups(q.shape[1], k.shape[1])
     require_selection(selection, (len(q),), k.shape[1])
     require_positive("block", block)
-    require_packing(cu_q, cu_k, len(q), len(k))
+    require_packing(cu_q, cu_k, len(q), len(k), read=read)
 
 
 def check_pipeline(
-    q: Tensor, k: Tensor, v: Tensor, q_idx: Tensor, k_idx: Tensor, cu_q: Tensor, cu_k: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_idx: Tensor,
+    k_idx: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    *,
+    read: bool = True,
 ) -> None:
     """Tensors of ``attend``, but for what they hold: they belong to one batch."""
     require_tensor("q", q, ("Tq", "Hq", "D"))
@@ -201,7 +227,7 @@ def check_pipeline(
     require_groups(q.shape[1], k.shape[1])
     require_tensor("q_idx", q_idx, (len(q), k.shape[1], "Di"))
     require_tensor("k_idx", k_idx, (len(k), "1 or Hkv", q_idx.shape[2]), like=q_idx)
-    require_packing(cu_q, cu_k, len(q), len(k))
+    require_packing(cu_q, cu_k, len(q), len(k), read=read)
 
 
 def _require_int32(name: str, x: object, wanted: str, axes: int, rows: int) -> None:
@@ -216,6 +242,8 @@ def check_paged(
     selection: Tensor,
     page_table: Tensor,
     k_lens: Tensor,
+    *,
+    read: bool = True,
 ) -> None:
     """Arguments of ``sparse_decode``."""
     require_tensor("q", q, ("B", "Q", "Hq", "D"))
@@ -226,7 +254,7 @@ def check_paged(
     batch, block = q.shape[0], k_pages.shape[2]
     _require_int32("page_table", page_table, f"{batch}, W", 2, batch)
     _require_int32("k_lens", k_lens, f"{batch}", 1, batch)
-    for b, length in enumerate(k_lens.tolist()):
+    for b, length in enumerate(k_lens.tolist() if read else ()):
         pages = -(-length // block)
         if length < q.shape[1] or pages > page_table.shape[1]:
             raise ValueError(
