@@ -89,6 +89,11 @@ def load(spec: str | object) -> Any:  # noqa: ANN401  # what outsiders write has
     found = _find(spec) if isinstance(spec, str) else spec
     if inspect.isclass(found):
         found = found()
+    # Asked first: what lacks a library may have no operation without it.
+    why = getattr(found, "unavailable", None)
+    reason = why() if callable(why) else None
+    if reason:
+        raise ImplementationError(f"implementation {_shown(spec)} cannot run here: {reason}")
     if not operations(found):
         if not callable(found):
             raise ImplementationError(
@@ -96,10 +101,6 @@ def load(spec: str | object) -> Any:  # noqa: ANN401  # what outsiders write has
                 f"{', '.join(OPERATIONS)}, got {type(found).__name__} with none of them"
             )
         found = _Bare(found)
-    why = getattr(found, "unavailable", None)
-    reason = why() if callable(why) else None
-    if reason:
-        raise ImplementationError(f"implementation {_shown(spec)} cannot run here: {reason}")
     return found
 
 

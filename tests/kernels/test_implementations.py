@@ -76,6 +76,12 @@ def test_what_cannot_run_here_says_so_and_nothing_falls_back():
         msa_kernels.load(module)
 
 
+def test_a_reason_is_asked_for_before_operations():
+    module = types.SimpleNamespace(unavailable=lambda: "wanted a library, got none")
+    with pytest.raises(ImplementationError, match="cannot run here: wanted a library, got none"):
+        msa_kernels.load(module)
+
+
 def test_describe_has_a_row_or_a_reason_for_each():
     rows = {row.name: row for row in msa_kernels.describe()}
     assert set(rows) == set(msa_kernels.IMPLEMENTATIONS)
