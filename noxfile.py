@@ -59,6 +59,17 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def kernels(session: nox.Session) -> None:
+    """The Triton kernels without a GPU: interpreted against the reference."""
+    install(session, "-e", ".[asv,dev,triton]")
+    session.run(
+        *("python", "-P", "-m", "pytest", "tests/kernels/triton"),
+        *("-n", "auto", "--dist", "worksteal", *session.posargs),
+        env={"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
+    )
+
+
+@nox.session(default=False)
 def tests_slow(session: nox.Session) -> None:
     """The tests that take more than a few seconds each."""
     install(session, "-e", ".[asv,dev]")

@@ -39,6 +39,7 @@ __all__ = [
 IMPLEMENTATIONS: dict[str, str] = {
     "reference": "msa.reference",
     "torch": "msa.fast",
+    "triton": "msa_kernels.triton_ops",
     "dense_sdpa": "msa_kernels.adapters.dense_sdpa",
     "minimax_m3": "msa_kernels.adapters.minimax_m3",
 }

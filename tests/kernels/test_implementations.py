@@ -1,5 +1,7 @@
 """The table of implementations: names, capabilities, identities, reasons."""
 
+import subprocess
+import sys
 import types
 
 import pytest
@@ -80,6 +82,33 @@ def test_a_reason_is_asked_for_before_operations():
     module = types.SimpleNamespace(unavailable=lambda: "wanted a library, got none")
     with pytest.raises(ImplementationError, match="cannot run here: wanted a library, got none"):
         msa_kernels.load(module)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "reason"),
+    [
+        ("triton", "wanted triton >= 3.6 (extra `triton`), got none"),
+        ("", "wanted "),  # no triton, or no device: either way in words
+    ],
+)
+def test_triton_is_imported_when_it_is_asked_for(hidden, reason):
+    code = f"""
+import sys
+import msa_kernels
+assert not {{"torch", "triton"}} & set(sys.modules), "msa_kernels is cheap to import"
+if {hidden!r}:
+    sys.modules[{hidden!r}] = None
+try:
+    msa_kernels.load("triton")
+except msa_kernels.ImplementationError as error:
+    print(error)
+"""
+    environment = {"TRITON_INTERPRET": "0", "CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"implementation 'triton' cannot run here: {reason}" in done.stdout
 
 
 def test_describe_has_a_row_or_a_reason_for_each():

@@ -1,0 +1,39 @@
+"""The implementation ``triton``: the operations of MSA as Triton kernels, a package for each.
+
+On a GPU, or on a CPU under Triton's interpreter (TRITON_INTERPRET=1), which is how their logic is
+tested. Launchers wait for no device, so what the lengths and pages of a GPU hold is not looked at:
+values that cannot be, which a CPU's are refused for, are undefined there. This module imports
+without triton; then it has no operation and :func:`unavailable` says why.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+_FOUND = find_spec("triton") is not None
+
+if _FOUND:
+    from msa_kernels.triton_ops import limits
+    from msa_kernels.triton_ops.attention import sparse_attention
+    from msa_kernels.triton_ops.combining import combine
+    from msa_kernels.triton_ops.decoding import sparse_decode
+    from msa_kernels.triton_ops.limits import CAPABILITIES
+    from msa_kernels.triton_ops.pipeline import attend
+    from msa_kernels.triton_ops.scoring import block_scores
+    from msa_kernels.triton_ops.selecting import select_blocks
+
+__all__ = [
+    "CAPABILITIES",
+    "attend",
+    "block_scores",
+    "combine",
+    "select_blocks",
+    "sparse_attention",
+    "sparse_decode",
+    "unavailable",
+]
+
+
+def unavailable() -> str | None:
+    """Why it cannot run here, or None."""
+    return limits.unavailable() if _FOUND else "wanted triton >= 3.6 (extra `triton`), got none"
