@@ -60,7 +60,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def kernels(session: nox.Session) -> None:
-    """The Triton kernels without a GPU: interpreted against the reference."""
+    """The Triton kernels without a GPU: interpreted against the reference, and compiled."""
     install(session, "-e", ".[asv,dev,triton]")
     session.run(
         *("python", "-P", "-m", "pytest", "tests/kernels/triton"),

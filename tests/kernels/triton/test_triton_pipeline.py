@@ -16,7 +16,7 @@ from kernel_batches import Shape, assert_attends
 import msa_kernels
 from msa import fast, reference
 from msa_kernels import triton_ops
-from msa_kernels.triton_ops import attention, pipeline
+from msa_kernels.triton_ops import attention, decoding, pipeline, scoring, selecting
 from msa_suites.cases import Case
 from msa_suites.correctness import conforms, local_call, run_checks
 
@@ -57,6 +57,34 @@ def test_scores_are_held_for_some_rows_at_a_time(monkeypatch):
     monkeypatch.setattr(pipeline, "_HELD", 4 * SHAPE.groups * columns)
     parts = triton_ops.attend(*tensors, **kwargs)
     assert all(torch.equal(a, b) for a, b in zip(parts, whole, strict=True))
+
+
+def test_nothing_is_read_on_the_host(monkeypatch):
+    """As on a GPU, where reading a value would wait for it: sizes follow from shapes alone."""
+    (q, k, v, q_idx, k_idx), kwargs = arguments(SHAPE)
+    want = triton_ops.attend(q, k, v, q_idx, k_idx, **kwargs)
+    pages = torch.randn(2, 6, 2, 16, 64)
+    table = torch.tensor([[0, 3, 1], [5, 2, 4]], dtype=torch.int32)
+    decoded = (q[:4].unflatten(0, (2, 2)), *pages, want[1][:4].unflatten(0, (2, 2)))
+    lengths = {"page_table": table, "k_lens": torch.tensor([40, 33], dtype=torch.int32)}
+
+    def read(*_):
+        raise AssertionError("a tensor was read on the host")
+
+    for module in (attention, decoding, pipeline, scoring, selecting):
+        monkeypatch.setattr(module, "INTERPRETED", False)
+    for way in attention.WAYS:
+        with monkeypatch.context() as patch:
+            patch.setattr(attention, "way_of", lambda *_, way=way: way)
+            for name in ("tolist", "item", "__bool__", "__int__", "__float__", "__index__"):
+                patch.setattr(torch.Tensor, name, read)
+            out, selection = triton_ops.attend(q, k, v, q_idx, k_idx, **kwargs)
+            triton_ops.sparse_decode(*decoded, **lengths, scale=1.0)
+            # The one that has to: its result is as wide as the longest sequence.
+            with pytest.raises(AssertionError, match="read on the host"):
+                triton_ops.block_scores(q_idx, k_idx, **SHAPE.packing, scale=1.0)
+        assert torch.equal(selection, want[1])
+        assert float((out - want[0]).abs().max()) < 1e-5
 
 
 def _refusal(implementation, operation, call):
