@@ -145,7 +145,7 @@ def test_a_tensor_elsewhere_is_refused():
 
 
 CASES = {
-    "key_outer": Case("small", (4, 0, 2), (60, 3, 19), Hq=4, Hkv=2, D=64, Di=32, block=16, topk=3),
+    "key_outer": Case("small", (4, 0, 2), (90, 3, 19), Hq=4, Hkv=2, D=64, Di=32, block=32, topk=2),
     "query_outer": Case(
         "small-decode", (2, 2), (83, 40), Hq=3, Hkv=1, D=32, Di=48, block=16, topk=3,
         sink_blocks=1, dtype="float16",

@@ -56,6 +56,13 @@ def test_any_scores_are_ranked_as_the_reference_ranks_them(call, widest):
     assert torch.equal(got, reference.select_blocks(scores, **kwargs))
 
 
+def test_zeros_of_either_sign_tie():
+    shape = Shape((1,), (100,), groups=1)
+    scores = torch.tensor([[[-0.0, 0.0, -0.0, 0.0, 0.0, -0.0, 0.0]]])
+    got = select_blocks(scores, **shape.packing, topk=3)
+    assert got.tolist() == [[[0, 1, 6]]]
+
+
 @pytest.mark.parametrize("topk", [1, 16, 33, 64])
 def test_twenty_thousand_blocks(topk):
     shape = Shape((2, 1), (320_000, 100), groups=2, block=16)
