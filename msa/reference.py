@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import checks
+from msa import calls, checks
 from msa.packing import block_columns, count_blocks, cumulative, segments
 
 CAPABILITIES: dict[str, object] = {
@@ -44,7 +44,7 @@ def block_scores(
     Returns:
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
     """
-    checks.check_index(q_idx, k_idx, cu_q, cu_k, block)
+    calls.check_index(q_idx, k_idx, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
     groups, columns = q_idx.shape[1], block_columns(cu_k, block)
     scores = q_idx.new_full((q_idx.shape[0], groups, columns), -torch.inf, dtype=torch.float32)
@@ -89,7 +89,7 @@ def select_blocks(
     Returns:
         int32 ``[Tq, Hkv, topk]``, ascending block ids, then -1.
     """
-    checks.check_selecting(scores, cu_q, cu_k, block, topk, local_blocks, sink_blocks)
+    calls.check_selecting(scores, cu_q, cu_k, block, topk, local_blocks, sink_blocks)
     selection = torch.full((*scores.shape[:2], topk), -1, dtype=torch.int32, device=scores.device)
     for s in segments(cu_q, cu_k):
         for row in range(s.q_start, s.q_stop):
@@ -137,7 +137,7 @@ def sparse_attention(
         out ``[Tq, Hq, D]`` in q's dtype and LSE float32 ``[Tq, Hq]`` (natural logarithm). A row
         with nothing visible gives 0 and -inf.
     """
-    checks.check_attention(q, k, v, selection, cu_q, cu_k, block)
+    calls.check_attention(q, k, v, selection, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
     heads, groups = q.shape[1], k.shape[1]
     out = torch.zeros_like(q)
@@ -190,7 +190,7 @@ def sparse_decode(
     Returns:
         out ``[B, Q, Hq, D]`` and LSE float32 ``[B, Q, Hq]``.
     """
-    checks.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
+    calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
     checks.require_scale("scale", scale)
     block = k_pages.shape[2]
     lengths = [int(n) for n in k_lens]
@@ -228,7 +228,7 @@ def combine(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         out float32 ``[Tq, Hq, D]`` and LSE float32 ``[Tq, Hq]``.
     """
-    checks.check_partials(outs, lses)
+    calls.check_partials(outs, lses)
     parts = lses.double()
     total = torch.logsumexp(parts, 0)
     weight = torch.exp(parts - total.nan_to_num(neginf=0.0))[..., None]
@@ -253,7 +253,7 @@ def attend(
     index_scale: float,
 ) -> tuple[Tensor, Tensor]:
     """The whole of MSA: scores, selection, attention. Returns (out, selection)."""
-    checks.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
+    calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
     for name, x in {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}.items():

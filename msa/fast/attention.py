@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import checks
+from msa import calls, checks
 from msa.fast import gathered, portable
 from msa.fast.scoring import cut_rows, working_dtype
 from msa.fast.threads import for_each
@@ -47,7 +47,7 @@ def sparse_attention(
         out ``[Tq, Hq, D]`` in q's dtype and LSE float32 ``[Tq, Hq]`` (natural logarithm). A row
         with nothing visible gives 0 and -inf.
     """
-    checks.check_attention(q, k, v, selection, cu_q, cu_k, block)
+    calls.check_attention(q, k, v, selection, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
     out = torch.empty_like(q)
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import checks
+from msa import calls
 
 
 def combine(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,7 +18,7 @@ def combine(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         out float32 ``[Tq, Hq, D]`` and LSE float32 ``[Tq, Hq]``.
     """
-    checks.check_partials(outs, lses)
+    calls.check_partials(outs, lses)
     total = torch.logsumexp(lses, 0)  # [Tq, Hq]
     weight = torch.exp(lses - total.nan_to_num(neginf=0.0))
     out = torch.zeros_like(outs[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import checks
+from msa import calls, checks
 from msa.fast.scoring import working_dtype
 
 #: Elements of gathered keys held at a time.
@@ -40,7 +40,7 @@ def sparse_decode(
     Returns:
         out ``[B, Q, Hq, D]`` and LSE float32 ``[B, Q, Hq]``.
     """
-    checks.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
+    calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
     checks.require_scale("scale", scale)
     _, steps, heads, dim = q.shape
     groups, block = k_pages.shape[1:3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import checks
+from msa import calls, checks
 from msa.fast.attention import sparse_attention
 from msa.fast.scoring import index_keys, score_chunks, score_rows
 from msa.fast.selecting import select_rows
@@ -60,7 +60,7 @@ def attend(
         ValueError: a shape, a length, a budget or a value that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    checks.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
+    calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
     for name, x in {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}.items():
@@ -113,7 +113,7 @@ def select_all(
     Returns:
         int32 ``[Tq, Hkv, topk]``, ascending block ids, then -1.
     """
-    checks.check_index(q_idx, k_idx, cu_q, cu_k, block)
+    calls.check_index(q_idx, k_idx, cu_q, cu_k, block)
     checks.require_budget(topk, local_blocks, sink_blocks)
     groups = q_idx.shape[1]
     selection = torch.empty((*q_idx.shape[:2], topk), dtype=torch.int32, device=q_idx.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import checks
+from msa import calls, checks
 from msa.fast.threads import for_each
 from msa.packing import Segment, block_columns, count_blocks, segments
 
@@ -54,7 +54,7 @@ def block_scores(
     Returns:
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
     """
-    checks.check_index(q_idx, k_idx, cu_q, cu_k, block)
+    calls.check_index(q_idx, k_idx, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
     groups, columns = q_idx.shape[1], block_columns(cu_k, block)
     scores = q_idx.new_full((len(q_idx), groups, columns), -torch.inf, dtype=torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import checks
+from msa import calls
 from msa.fast.scoring import cut_rows
 from msa.fast.threads import for_each
 from msa.packing import segments
@@ -44,7 +44,7 @@ def select_blocks(
     Returns:
         int32 ``[Tq, Hkv, topk]``, ascending block ids, then -1.
     """
-    checks.check_selecting(scores, cu_q, cu_k, block, topk, local_blocks, sink_blocks)
+    calls.check_selecting(scores, cu_q, cu_k, block, topk, local_blocks, sink_blocks)
     selection = torch.full((*scores.shape[:2], topk), -1, dtype=torch.int32, device=scores.device)
     for s in segments(cu_q, cu_k):
         offset = s.first_position - s.q_start

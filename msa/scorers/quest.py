@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa.checks import check_index
+from msa.calls import check_index
 from msa.scorers.pooled import block_view, score_with_pooled_keys
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa.checks import check_index
+from msa.calls import check_index
 from msa.scorers.tiles import empty_scores, hide_future_blocks, query_tiles
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msa.checks import check_attention, check_index, require_budget, require_packing, require_tensor
+from msa.calls import check_attention, check_index
+from msa.checks import require_budget, require_packing, require_tensor
 from msa.config import MSAConfig
 from msa.layer import LayerShape
 from msa.packing import Segment, segments

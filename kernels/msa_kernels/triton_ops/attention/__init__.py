@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import checks
+from msa import calls, checks
 from msa_kernels.triton_ops.attention import key_outer, query_outer
 from msa_kernels.triton_ops.limits import INTERPRETED, require_sizes, require_tensors
 from msa_kernels.triton_ops.tiles import KEY_OUTER, tile_of
@@ -44,7 +44,7 @@ def sparse_attention(
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    checks.check_attention(q, k, v, selection, cu_q, cu_k, block, read=INTERPRETED)
+    calls.check_attention(q, k, v, selection, cu_q, cu_k, block, read=INTERPRETED)
     checks.require_scale("scale", scale)
     require_tensors(q=q, k=k, v=v, selection=selection, cu_q=cu_q, cu_k=cu_k)
     require_sizes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 from torch import Tensor
 
-from msa import checks
+from msa import calls
 from msa_kernels.triton_ops.combining.kernel import merge_tile
 from msa_kernels.triton_ops.limits import on, require_tensors
 from msa_kernels.triton_ops.tiles import FUSION, padded
@@ -28,7 +28,7 @@ def combine(outs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: a shape that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    checks.check_partials(outs, lses)
+    calls.check_partials(outs, lses)
     require_tensors(outs=outs, lses=lses)
     out, lse = outs.new_empty(outs.shape[1:]), lses.new_empty(lses.shape[1:])
     merge(outs, lses, out, lse)

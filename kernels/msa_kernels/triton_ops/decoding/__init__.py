@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import checks
+from msa import calls, checks
 from msa_kernels.triton_ops.attention.query_outer import attend_paged
 from msa_kernels.triton_ops.limits import INTERPRETED, require_sizes, require_tensors
 
@@ -41,7 +41,7 @@ def sparse_decode(
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    checks.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, read=INTERPRETED)
+    calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, read=INTERPRETED)
     checks.require_scale("scale", scale)
     require_tensors(
         q=q,

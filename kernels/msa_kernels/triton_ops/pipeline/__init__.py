@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from msa import checks
+from msa import calls, checks
 from msa_kernels.triton_ops.attention import sparse_attention
 from msa_kernels.triton_ops.limits import INTERPRETED, require_sizes, require_tensors
 from msa_kernels.triton_ops.scoring import score_rows
@@ -59,13 +59,13 @@ def attend(
             names it.
         TypeError: a dtype that is not as wanted.
     """
-    checks.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k, read=INTERPRETED)
+    calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k, read=INTERPRETED)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
     floats = {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}
     for name, x in floats.items() if INTERPRETED else ():
         checks.require_finite(name, x)
-    checks.check_index(q_idx, k_idx, cu_q, cu_k, block, read=False)  # read above, if at all
+    calls.check_index(q_idx, k_idx, cu_q, cu_k, block, read=False)  # read above, if at all
     checks.require_budget(topk, local_blocks, sink_blocks)
     require_tensors(**floats, cu_q=cu_q, cu_k=cu_k)
     require_sizes(index_dim=q_idx.shape[2], block=block, topk=topk)

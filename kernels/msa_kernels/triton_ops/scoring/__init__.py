@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from msa import checks
+from msa import calls, checks
 from msa.packing import block_columns
 from msa_kernels.triton_ops.limits import INTERPRETED, on, require_sizes, require_tensors
 from msa_kernels.triton_ops.scoring.kernel import score_tile
@@ -42,7 +42,7 @@ def block_scores(
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    checks.check_index(q_idx, k_idx, cu_q, cu_k, block, read=INTERPRETED)
+    calls.check_index(q_idx, k_idx, cu_q, cu_k, block, read=INTERPRETED)
     checks.require_scale("scale", scale)
     require_tensors(q_idx=q_idx, k_idx=k_idx, cu_q=cu_q, cu_k=cu_k)
     require_sizes(index_dim=q_idx.shape[2], block=block)

@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from msa import checks
+from msa import calls
 from msa_kernels.triton_ops.limits import INTERPRETED, on, require_sizes, require_tensors
 from msa_kernels.triton_ops.selecting.kernel import select_tile
 from msa_kernels.triton_ops.tiles import FUSION, halvings, padded
@@ -48,7 +48,7 @@ def select_blocks(
         ValueError: a shape, a length, a size or a budget that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    checks.check_selecting(
+    calls.check_selecting(
         scores, cu_q, cu_k, block, topk, local_blocks, sink_blocks, read=INTERPRETED
     )
     require_tensors(scores=scores, cu_q=cu_q, cu_k=cu_k)

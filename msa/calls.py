@@ -1,0 +1,131 @@
+"""The arguments of each operation together: one place, so that implementations refuse alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from msa import checks
+
+
+def check_index(
+    q_idx: Tensor, k_idx: Tensor, cu_q: Tensor, cu_k: Tensor, block: int, *, read: bool = True
+) -> None:
+    """Arguments of ``block_scores``; ``read`` as in :func:`msa.checks.require_packing`, here and below."""
+    checks.require_tensor("q_idx", q_idx, ("Tq", "Hkv", "Di"))
+    groups, dim = q_idx.shape[1:]
+    checks.require_tensor("k_idx", k_idx, ("Tk", "1 or Hkv", dim), like=q_idx)
+    if k_idx.shape[1] not in (1, groups):
+        raise ValueError(f"k_idx: wanted 1 or {groups} heads, got {checks.came(k_idx)}")
+    checks.require_positive("block", block)
+    checks.require_packing(cu_q, cu_k, len(q_idx), len(k_idx), read=read)
+
+
+def check_selecting(
+    scores: object,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    topk: int,
+    local_blocks: int,
+    sink_blocks: int,
+    *,
+    read: bool = True,
+) -> None:
+    """Arguments of ``select_blocks``."""
+    checks.require_positive("block", block)
+    checks.require_budget(topk, local_blocks, sink_blocks)
+    if not isinstance(scores, Tensor) or scores.dtype != torch.float32 or scores.ndim != 3:
+        raise TypeError(f"scores: wanted float32 [Tq, Hkv, NB], got {checks.came(scores)}")
+    checks.require_packing(cu_q, cu_k, len(scores), None, read=read)
+    if read:
+        checks.require_scores(scores, cu_q, cu_k, block)
+
+
+def check_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    selection: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    *,
+    read: bool = True,
+) -> None:
+    """Arguments of ``sparse_attention``. Keys and values may hold NaN where nothing reads them."""
+    checks.require_tensor("q", q, ("Tq", "Hq", "D"))
+    checks.require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q)
+    checks.require_tensor("v", v, tuple(k.shape), like=q)
+    checks.require_groups(q.shape[1], k.shape[1])
+    checks.require_selection(selection, (len(q),), k.shape[1])
+    checks.require_positive("block", block)
+    checks.require_packing(cu_q, cu_k, len(q), len(k), read=read)
+
+
+def check_pipeline(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_idx: Tensor,
+    k_idx: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    *,
+    read: bool = True,
+) -> None:
+    """Tensors of ``attend``, but for what they hold: they belong to one batch."""
+    checks.require_tensor("q", q, ("Tq", "Hq", "D"))
+    checks.require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q)
+    checks.require_tensor("v", v, tuple(k.shape), like=q)
+    checks.require_groups(q.shape[1], k.shape[1])
+    checks.require_tensor("q_idx", q_idx, (len(q), k.shape[1], "Di"))
+    checks.require_tensor("k_idx", k_idx, (len(k), "1 or Hkv", q_idx.shape[2]), like=q_idx)
+    checks.require_packing(cu_q, cu_k, len(q), len(k), read=read)
+
+
+def _require_int32(name: str, x: object, wanted: str, axes: int, rows: int) -> None:
+    if not isinstance(x, Tensor) or x.dtype != torch.int32 or x.ndim != axes or len(x) != rows:
+        raise ValueError(f"{name}: wanted int32 [{wanted}], got {checks.came(x)}")
+
+
+def check_paged(
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    selection: Tensor,
+    page_table: Tensor,
+    k_lens: Tensor,
+    *,
+    read: bool = True,
+) -> None:
+    """Arguments of ``sparse_decode``."""
+    checks.require_tensor("q", q, ("B", "Q", "Hq", "D"))
+    checks.require_tensor("k_pages", k_pages, ("P", "Hkv", "block", q.shape[3]), like=q)
+    checks.require_tensor("v_pages", v_pages, tuple(k_pages.shape), like=q)
+    checks.require_groups(q.shape[2], k_pages.shape[1])
+    checks.require_selection(selection, tuple(q.shape[:2]), k_pages.shape[1])
+    batch, block = q.shape[0], k_pages.shape[2]
+    _require_int32("page_table", page_table, f"{batch}, W", 2, batch)
+    _require_int32("k_lens", k_lens, f"{batch}", 1, batch)
+    for b, length in enumerate(k_lens.tolist() if read else ()):
+        pages = -(-length // block)
+        if length < q.shape[1] or pages > page_table.shape[1]:
+            raise ValueError(
+                f"k_lens: wanted {q.shape[1]} to {page_table.shape[1] * block} keys in request "
+                f"{b}, got {length}"
+            )
+        used = page_table[b, :pages]
+        if int(used.min()) < 0 or int(used.max()) >= len(k_pages):
+            raise ValueError(
+                f"page_table: wanted pages 0 to {len(k_pages) - 1} in request {b}, "
+                f"got {used.tolist()}"
+            )
+
+
+def check_partials(outs: Tensor, lses: Tensor) -> None:
+    """Arguments of ``combine``."""
+    checks.require_tensor("outs", outs, ("n", "Tq", "Hq", "D"))
+    if outs.dtype != torch.float32:
+        raise TypeError(f"outs: wanted float32 [n, Tq, Hq, D], got {checks.came(outs)}")
+    checks.require_tensor("lses", lses, tuple(outs.shape[:3]), like=outs)
