@@ -11,7 +11,7 @@ from msa import checks
 def check_index(
     q_idx: Tensor, k_idx: Tensor, cu_q: Tensor, cu_k: Tensor, block: int, *, read: bool = True
 ) -> None:
-    """Arguments of ``block_scores``; ``read`` as in :func:`msa.checks.require_packing`, here and below."""
+    """Arguments of ``block_scores``; ``read`` is that of :func:`msa.checks.require_packing`."""
     checks.require_tensor("q_idx", q_idx, ("Tq", "Hkv", "Di"))
     groups, dim = q_idx.shape[1:]
     checks.require_tensor("k_idx", k_idx, ("Tk", "1 or Hkv", dim), like=q_idx)

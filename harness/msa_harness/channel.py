@@ -140,12 +140,13 @@ class Channel:
         }
         try:
             process = start((theirs, answers), [str(threads), device], environment)
-        except OSError as error:
+        except (OSError, EOFError) as error:
             os.close(send)
             os.close(receive)
             self._directory.cleanup()
+            why = getattr(error, "strerror", None) or "no answer of the process to fork it from"
             raise WorkerError(
-                f"{self.who}: wanted to start {self._subject.python}, got {error.strerror}"
+                f"{self.who}: wanted to start {self._subject.python}, got {why}"
             ) from error
         finally:
             os.close(theirs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,8 @@ class Worker:
     """A process with the code of one subject. A context manager.
 
     The import path is: the harness, then `judge_paths`, then the subject's roots, then what its
-    python has installed. The thread that starts a worker must outlive it: the kernel ends the
-    worker with that thread.
+    python has installed. The kernel ends it with the thread that started it; a forked one with the
+    judge.
 
     Attributes:
         subject: Whose code it runs.
@@ -89,6 +90,8 @@ class Worker:
         """
         if threads < 1:
             raise ValueError(f"threads: wanted at least 1, got {threads}")
+        if forked and subject.python != sys.executable:
+            raise ValueError(f"forked: wanted the judge's Python, got {subject.python}")
         if memory is not None and memory <= 0:
             raise ValueError(f"memory: wanted bytes above 0, got {memory}")
         self.subject = subject

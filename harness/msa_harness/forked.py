@@ -8,25 +8,40 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from io import BufferedReader
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing import process as processes
 from multiprocessing.connection import Connection
 from subprocess import TimeoutExpired
 
 _FORKS = multiprocessing.get_context("forkserver")
 _MAIN = "msa_harness.worker:main"
+#: What an interpreter reads only when it starts; as a worker that starts from nothing has it.
+_AT_START = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
 
 
 def share(modules: Sequence[str]) -> None:
-    """Name what is imported before workers are forked; for the first of them to be started.
+    """Start the process that workers are forked from. Once it runs, later calls change nothing.
 
     Args:
-        modules: They must start no threads, and be no code that is under test.
+        modules: What it imports. They must start no threads, and be no code that is under test.
     """
     _FORKS.set_forkserver_preload(list(modules))
+    # An interrupt while it imports would print a traceback of its own.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    ours = dict(os.environ)
+    try:
+        os.environ.update(_AT_START)
+        forkserver.ensure_running()
+    finally:
+        for name in _AT_START.keys() - ours.keys():
+            del os.environ[name]
+        os.environ.update(ours)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Forked:
@@ -47,6 +62,9 @@ class Forked:
             ends: The worker's ends of the pipes, read and write.
             cwd: Its working directory.
             env: Its environment.
+
+        Raises:
+            EOFError: The process to fork it from has ended.
         """
         reader, writer = _FORKS.Pipe(duplex=False)
         pipes = [Connection(os.dup(ends[0]), writable=False)]
@@ -54,9 +72,14 @@ class Forked:
         self._process = _FORKS.Process(
             target=_serve, args=(pipes, tuple(arguments), cwd, dict(env)), daemon=True
         )
-        self._process.start()
-        for pipe in pipes:
-            pipe.close()
+        try:
+            self._process.start()
+        finally:
+            for pipe in pipes:
+                pipe.close()
+        # Each start looks at all children that are known, and would take the exit status away from
+        # the thread that waits for it.
+        processes._children.discard(self._process)  # type: ignore[attr-defined]
         assert self._process.pid is not None
         self.pid = self._process.pid
         self.stderr: BufferedReader = os.fdopen(os.dup(reader.fileno()), "rb")
@@ -78,8 +101,11 @@ def _serve(
     pipes: Sequence[Connection], arguments: Sequence[str], cwd: str, env: Mapping[str, str]
 ) -> None:
     """In the new process: what `Popen` would have done before the program begins."""
+    # While anyone holds this open, the process we come from outlives its judge, and so do we.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     # Locks of a worker that is killed are its own tracker's to clear away, in silence, not ours.
     resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.setsid()
     os.chdir(cwd)
     os.environ.clear()
@@ -89,7 +115,10 @@ def _serve(
     receive, send, errors = (os.dup(pipe.fileno()) for pipe in pipes)
     for pipe in pipes:
         pipe.close()
-    os.dup2(errors, 2)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, place in ((nothing, 0), (errors, 2)):
+        os.dup2(descriptor, place)
+        os.close(descriptor)
     module, _, name = _MAIN.partition(":")
     main: Callable[[Sequence[str]], None] = getattr(import_module(module), name)
     main([str(receive), str(send), str(os.getppid()), *arguments])

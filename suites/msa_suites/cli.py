@@ -15,8 +15,6 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from msa import __version__
-
 #: Name of a command -> what it does. The module of a command has the command's name.
 COMMANDS: dict[str, str] = {
     "gate": "measure base and head, paired, and say PASS or REGRESSION (the main job)",
@@ -34,6 +32,16 @@ COMMANDS: dict[str, str] = {
 }
 
 ERROR_EXIT = 2
+
+
+class _Version(argparse.Action):
+    """Imports the method when it is asked for: workers that import it changed load this too."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from msa import __version__
+
+        print(f"msa-bench {__version__}")
+        parser.exit()
 
 
 class Command(Protocol):
@@ -58,7 +66,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         epilog="exit codes: PASS 0, REGRESSION 1, error 2, INCONCLUSIVE 3, INVALID 4",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"msa-bench {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of an error (before the command)"
     )

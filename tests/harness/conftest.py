@@ -8,6 +8,7 @@ import textwrap
 import pytest
 
 from msa_harness.client import Worker
+from msa_harness.forked import share
 from msa_harness.subjects import Subject
 
 TOY = """
@@ -134,6 +135,12 @@ def subject(tmp_path_factory):
     (root / "msa_harness").mkdir()
     (root / "msa_harness" / "__init__.py").write_text("raise SystemExit('not the harness')")
     return Subject("head", sys.executable, (root,))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_start():
+    """What forked workers are forked from, whichever test is the first to want one."""
+    share(["msa_harness.worker"])
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,12 @@ from msa_harness.client import (
     WorkerMemoryError,
     WorkerTimeoutError,
 )
-from msa_harness.forked import share
 from msa_harness.protocol import decode, ref
 from msa_harness.subjects import Subject
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["spawned", "forked"])
 def forked(request):
-    if request.param:
-        share(["msa_harness.worker"])
     return request.param
 
 
@@ -214,17 +212,20 @@ def test_forked_workers_know_nothing_of_each_other_nor_of_the_judge(subject, mon
             worker.load("environment", "os:environ")
             assert worker.call("environment", "get", ["SEEN_BY_WORKERS"]) == "this"
             assert worker.call("environment", "get", ["OMP_NUM_THREADS"]) == str(threads)
-        assert max(worker.start_seconds for worker in workers[1:]) < 1  # torch alone takes longer
+        with Worker(subject, timeout=60) as spawned:
+            assert workers[1].start_seconds < spawned.start_seconds / 2  # it imported torch
     finally:
         for worker in workers:
             worker.close()
+    with pytest.raises(ValueError, match="forked: wanted the judge's Python, got other"):
+        Worker(replace(subject, python="other"), forked=True)
 
 
 @pytest.mark.parametrize("how", ["", ", forked=True"], ids=["spawned", "forked"])
 def test_worker_dies_with_its_judge(subject, how, tmp_path):
     script = tmp_path / "judge.py"
     script.write_text(
-        "import os, sys, signal\n"
+        "import os, sys, signal, threading\n"
         "from pathlib import Path\n"
         "from msa_harness.client import Worker\n"
         "from msa_harness.subjects import Subject\n"
@@ -232,7 +233,9 @@ def test_worker_dies_with_its_judge(subject, how, tmp_path):
         f"    subject = Subject('head', sys.executable, (Path({str(subject.roots[0])!r}),))\n"
         f"    worker = Worker(subject{how})\n"
         "    print(worker.info()['pid'], flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    threading.Timer(2, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
+        "    worker.load('time', 'time')\n"
+        "    worker.call('time', 'sleep', [600])\n"  # it does not look at its pipe
     )
     harness = Path(__file__).parents[2] / "harness"
     done = subprocess.run(

@@ -177,7 +177,7 @@ def packed(x):
             lambda right: lambda *a, **k: right(*a, **{**k, "scaling": k["scaling"] or 0.3}),
             "no scale given: logits differ",
         ),
-        ("refusals", "msa.checks.require_scale", lambda _: lambda *_: None, "5 calls: "),
+        ("refusals", "msa.checks.require_scale", lambda _: lambda *_: None, "7 calls: "),
         ("refusals", "msa.checks.require_positive", lambda _: lambda *_: None, "11 calls: "),
         ("cost", "msa.cost.equation_12", lambda _: lambda *_shape: (1.0, 1.0), "paper: ratio"),
         (

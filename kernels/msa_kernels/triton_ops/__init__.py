@@ -1,9 +1,10 @@
 """The implementation ``triton``: the operations of MSA as Triton kernels, a package for each.
 
 On a GPU, or on a CPU under Triton's interpreter (TRITON_INTERPRET=1), which is how their logic is
-tested. Launchers wait for no device, so what the lengths and pages of a GPU hold is not looked at:
-values that cannot be, which a CPU's are refused for, are undefined there. This module imports
-without triton; then it has no operation and :func:`unavailable` says why.
+tested. Launchers wait for no device, but for the width of ``block_scores``' result; so what the
+lengths and pages of a GPU hold is not looked at: values that cannot be, which a CPU's are refused
+for, are undefined there. This module imports without triton; then it has no operation and
+:func:`unavailable` says why.
 """
 
 from __future__ import annotations

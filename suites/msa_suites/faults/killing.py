@@ -11,9 +11,9 @@ from typing import Any
 
 from msa_suites.cases import case_named, cases_for
 from msa_suites.faults.equivalents import why_equivalent
-from msa_suites.faults.mutants import implementation_of
+from msa_suites.faults.mutants import TOO_LATE, implementation_of
 from msa_suites.faults.mutation import MODULES, Mutant, mutants_of
-from msa_suites.faults.run import CAUGHT, Matrix
+from msa_suites.faults.run import CAUGHT, FaultsError, Matrix
 
 #: Cases that show most faults, and so stand first.
 _FIRST = ("chunk-inside-block", "decode", "lengths-127-128-129", "sink-2-local-2", "many-blocks")
@@ -111,6 +111,8 @@ def kill(matrix: Matrix, mutants: Iterable[Mutant], *, at_once: int) -> Iterator
             if stopped or outcome.verdict in CAUGHT:
                 series = stopped[0].name if stopped else ""
                 detail = stopped[0].note if stopped else "; ".join(outcome.notes)
+                if TOO_LATE in detail:
+                    raise FaultsError(detail)
                 break
         else:
             gate = ""

@@ -16,6 +16,9 @@ from types import CodeType, ModuleType
 
 from msa_suites.faults.mutation import Mutant, mutated
 
+#: Says that a mutant was not made; what the gate says then is no verdict on it.
+TOO_LATE = "wanted it not imported yet, so that it can be changed"
+
 
 def implementation_of(mutant: Mutant) -> str:
     """How a worker names it."""
@@ -57,7 +60,7 @@ def __getattr__(name: str) -> ModuleType:
     if not number.isdecimal() or not module.startswith("msa."):
         raise AttributeError(name)
     if module in sys.modules:
-        raise ImportError(f"{module}: wanted it not imported yet, so that it can be changed")
+        raise ImportError(f"{module}: {TOO_LATE}")
     sys.meta_path.insert(0, _Finder(module, int(number)))
     importlib.import_module(module)
     return importlib.import_module("msa.fast")

@@ -134,7 +134,13 @@ _BAD: dict[str, Callable[[], object]] = {
     "rotation of one channel too many": lambda: calls.rotate(5, 3),
     **{
         f"shape of a layer with {name} {value}": partial(calls.layer_shape, **{name: value})
-        for name, value in (("rotary_dim", 3), ("rotary_dim", 6), ("q_heads", 3), ("kv_heads", 0))
+        for name, value in (
+            ("rotary_dim", 3),
+            ("rotary_dim", 6),
+            ("q_heads", 3),
+            ("kv_heads", 0),
+            ("hidden_size", 0),
+        )
     },
     "layer whose heads are no multiple": lambda: calls.layer(dict, q_heads=3),
     "layer with an odd rotation": lambda: calls.layer(dict, rotary_dim=3),
@@ -165,6 +171,8 @@ _BAD: dict[str, Callable[[], object]] = {
     },
     "retrofit of a mask of the model's own": calls.mask_of_its_own,
     "attend with running totals that fall": lambda: calls.attend(cu_q=_CU, cu_k=_CU),
+    "attend with a scale that is no number": lambda: calls.attend(scale=math.nan),
+    "attend with an index scale without end": lambda: calls.attend(index_scale=math.inf),
     "attend with no budget": lambda: calls.attend(topk=0),
     "attend with a block of no tokens": lambda: calls.attend(block=0),
     "attend with values of another length": lambda: calls.attend(v=torch.zeros(8, 2, 4)),

@@ -40,6 +40,27 @@ def test_hostile_shapes(attend, name):
     assert_attends(got, q, k, v, selection, shape.packing, shape.scale)
 
 
+def test_nan_that_is_read_is_passed_on(attend):
+    """A row of NaN is not taken for one with nothing to see, which a merge would drop."""
+    shape = Shape((4,), (70,), groups=1, topk=2)
+    q, k, v = shape.main()
+    k[0] = torch.nan
+    selection = torch.tensor([[[0, 4]], [[4, 1]]] * 2, dtype=torch.int32)
+    out, lse = attend(q, k, v, selection, **shape.packing, scale=shape.scale)
+    assert torch.equal(lse.isnan(), torch.tensor([[True], [False]] * 2).expand(4, 2))
+    assert torch.equal(out.isnan().all(-1), lse.isnan())
+    assert not out[1::2].isnan().any()
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_scores_below_all_numbers_are_nothing_to_see(attend):
+    q, k, v = (torch.full((1, 1, 16), x) for x in (1e20, -1e20, 1.0))
+    cu, selection = torch.tensor([0, 1]).int(), torch.zeros(1, 1, 1).int()
+    out, lse = attend(q, k, v, selection, cu_q=cu, cu_k=cu, block=16, scale=1.0)
+    assert not out.any()
+    assert lse.item() == -torch.inf
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_lists_of_many_tiles(dtype):
     """A block that all rows chose, one that few did, and a last tile that is not full."""

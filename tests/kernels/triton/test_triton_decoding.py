@@ -103,3 +103,22 @@ class TestCombine:
     def test_no_rows(self):
         out, lse = combine(torch.zeros(2, 0, 3, 16), torch.zeros(2, 0, 3))
         assert (out.shape, lse.shape) == ((0, 3, 16), (0, 3))
+
+
+@pytest.mark.parametrize("splits", [1, 2, 4])
+def test_nan_that_is_read_is_passed_on_however_the_slots_are_split(monkeypatch, splits):
+    monkeypatch.setattr(query_outer, "splits_of", lambda *_: splits)
+    shape = Shape((1,), (64,), groups=1, share=1, dim=16, topk=4)
+    q, k, v = shape.main()
+    k[3] = torch.nan
+    pages, lengths = paged(shape, k, v)
+    selection = torch.tensor([[[[0, 1, 2, 3]]]], dtype=torch.int32)
+    out, lse = sparse_decode(q[None], *pages, selection, **lengths, scale=shape.scale)
+    assert out.isnan().all()
+    assert lse.isnan().all()
+
+
+def test_a_part_of_nan_is_not_taken_for_an_empty_one():
+    out, lse = combine(torch.ones(2, 1, 1, 16), torch.tensor([[[torch.nan]], [[0.0]]]))
+    assert out.isnan().all()
+    assert lse.isnan().all()

@@ -29,7 +29,7 @@ def merge_tile(
 ):
     """``ITEMS`` of ``count`` pairs of row and head. ``lse`` is contiguous.
 
-    A part with LSE -inf is not read.
+    A part with LSE -inf is not read; one with LSE NaN makes the row NaN.
     """
     item = tl.program_id(0).to(tl.int64) * ITEMS + tl.arange(0, ITEMS)
     live = item < count
@@ -42,7 +42,7 @@ def merge_tile(
         sizes += stride_ln  # a pointer does not overflow where a product of ints would
     sizes = first
     top = tl.where(top == float("-inf"), 0.0, top)
-    dim = tl.arange(0, DIMS)
+    dim = tl.arange(0, DIMS).to(tl.int64)  # a channel's stride may be that of a whole batch
     places = outs + (row * stride_pt + head * stride_ph)[:, None] + dim[None, :] * stride_pd
     total = tl.zeros([ITEMS], tl.float32)
     acc = tl.zeros([ITEMS, DIMS], tl.float32)
@@ -57,11 +57,11 @@ def merge_tile(
         total += weight
         sizes += stride_ln
         places += stride_pn
-    whole = tl.where(total > 0, total, 1.0)
+    whole = tl.where(total == 0, 1.0, total)
     result = acc / whole[:, None]
     tl.store(
         out + (row * stride_ot + head * stride_oh)[:, None] + dim[None, :] * stride_od,
         result.to(out.dtype.element_ty),
         mask=live[:, None] & (dim < DIM)[None, :],
     )
-    tl.store(lse + item, tl.where(total > 0, top + tl.log(whole), float("-inf")), mask=live)
+    tl.store(lse + item, tl.where(total == 0, float("-inf"), top + tl.log(whole)), mask=live)

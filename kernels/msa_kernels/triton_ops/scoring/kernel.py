@@ -30,7 +30,7 @@ def best_of_blocks(
     column = tl.arange(0, COLUMNS * WIDTH)
     inside = column % WIDTH
     token = (block + column // WIDTH) * BLOCK + inside
-    dim = tl.arange(0, DIMS)
+    dim = tl.arange(0, DIMS).to(tl.int64)
     readable = (inside < BLOCK)[:, None] & (dim < DIM)[None, :]
     if MASKED:
         # Keys behind the newest query of the tile may belong to another sequence, or to nobody.
@@ -103,7 +103,7 @@ def score_tile(
         group = first_group + member % PARTS
         live = (row < stop) & (member < TOKENS * PARTS) & (group < GROUPS)
         position = tl.minimum(row + shift, last)
-        dim = tl.arange(0, DIMS)
+        dim = tl.arange(0, DIMS).to(tl.int64)
         place = row.to(tl.int64) * stride_qt + group.to(tl.int64) * stride_qg
         query = tl.load(
             q + place[:, None] + dim[None, :] * stride_qd,

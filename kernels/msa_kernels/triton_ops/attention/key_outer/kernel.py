@@ -48,7 +48,7 @@ def name_lists(
     slot = tl.arange(0, SLOTS)
     place = row.to(tl.int64) * stride_st + group.to(tl.int64) * stride_sg
     chosen = tl.load(
-        selection + place[:, None] + slot[None, :] * stride_sk,
+        selection + place[:, None] + slot.to(tl.int64)[None, :] * stride_sk,
         mask=(slot < TOPK)[None, :],
         other=-1,
     )  # [ITEMS, SLOTS]
@@ -127,7 +127,7 @@ def attend_list(
         slot = tl.load(order + entry, mask=live, other=0)  # int64 [ROWS]
         row = slot // (GROUPS * TOPK)
         head = group * SHARE + member % SHARE
-        dim = tl.arange(0, DIMS)
+        dim = tl.arange(0, DIMS).to(tl.int64)  # a channel's stride may be that of a whole batch
         fits = live[:, None] & (dim < DIM)[None, :]
         place = (row + low) * stride_qt + head.to(tl.int64) * stride_qh
         query = tl.load(q + place[:, None] + dim[None, :] * stride_qd, mask=fits, other=0.0)
@@ -146,8 +146,10 @@ def attend_list(
         logits = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
         logits = tl.where(token[None, :] <= newest[:, None], logits, float("-inf"))
         top = tl.max(logits, 1)
-        weight = tl.exp(logits - tl.where(live, top, 0.0)[:, None])
-        total = tl.where(live, tl.sum(weight, 1), 1.0)
+        base = tl.where(top == float("-inf"), 0.0, top)
+        weight = tl.exp(logits - base[:, None])
+        total = tl.sum(weight, 1)
+        total = tl.where(total == 0, 1.0, total)  # nothing to see: output 0, LSE -inf
         value = tl.load(
             v + group.to(tl.int64) * stride_vg + where * stride_vt + dim[None, :] * stride_vd,
             mask=readable,

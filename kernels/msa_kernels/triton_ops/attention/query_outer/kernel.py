@@ -76,7 +76,7 @@ def attend_slots(
     newest = position // BLOCK
 
     head = tl.arange(0, HEADS)
-    dim = tl.arange(0, DIMS)
+    dim = tl.arange(0, DIMS).to(tl.int64)  # a channel's stride may be that of a whole batch
     token = tl.arange(0, WIDTH)
     slot = tl.arange(0, SLOTS)
     fits = (head < SHARE)[:, None] & (dim < DIM)[None, :]
@@ -87,7 +87,7 @@ def attend_slots(
         other=0.0,
     )  # [HEADS, DIMS]
     entries = selection + row.to(tl.int64) * stride_st + group.to(tl.int64) * stride_sg
-    chosen = tl.load(entries + slot * stride_sk, mask=slot < TOPK, other=-1)  # [SLOTS]
+    chosen = tl.load(entries + slot.to(tl.int64) * stride_sk, mask=slot < TOPK, other=-1)  # [SLOTS]
     k += group.to(tl.int64) * stride_kg
     v += group.to(tl.int64) * stride_vg
 
@@ -130,12 +130,13 @@ def attend_slots(
         total = total * fade + tl.sum(weight, 1)
         top = larger
 
-    whole = tl.where(total > 0, total, 1.0)
+    # Nothing visible: a total of zero. One of NaN is passed on, and not taken for nothing.
+    whole = tl.where(total == 0, 1.0, total)
     result = acc / whole[:, None]
     out += split.to(tl.int64) * stride_os + row.to(tl.int64) * stride_ot
     tl.store(
         out + heads[:, None] * stride_oh + dim[None, :], result.to(out.dtype.element_ty), mask=fits
     )
     lse += split.to(tl.int64) * stride_ls + row.to(tl.int64) * (GROUPS * SHARE)
-    size = tl.where(total > 0, top + tl.log(whole), float("-inf"))
+    size = tl.where(total == 0, float("-inf"), top + tl.log(whole))
     tl.store(lse + heads, size, mask=head < SHARE)
