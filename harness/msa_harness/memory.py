@@ -8,10 +8,12 @@ that a library takes from malloc by itself is not seen. On a GPU the caching all
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 
 
@@ -21,7 +23,8 @@ class Memory:
 
     Attributes:
         peak: Most that were alive at once, counted from its start; its result included.
-        held: What is still alive once the result is gone: kept for later calls, or lost.
+        held: What of it is still alive once the result is gone: kept for later calls, or lost.
+            On a CPU what the call releases of earlier calls is not taken off; on a GPU it is.
     """
 
     peak: int
@@ -49,10 +52,27 @@ def memory_of(call: Callable[[], object]) -> Memory:
         gc.enable()
     if profiler.profiler is None or profiler.profiler.kineto_results is None:
         raise RuntimeError("memory: wanted the profiler's events, got none")
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
+    sizes: dict[int, int] = {}
     alive = peak = 0
-    for event in events:
-        alive += event.nbytes()
+    for address, size in _allocations(profiler.profiler.kineto_results.experimental_event_tree()):
+        # Torch remembers the sizes of earlier profiles by address: what it says of a block that
+        # was there before this call may be another block's, so only this call's own are counted.
+        if size > 0:
+            sizes[address] = size
+            alive += size
+        else:
+            alive -= sizes.pop(address, 0)
         peak = max(peak, alive)
     return Memory(peak, alive)
+
+
+def _allocations(roots: Iterable[Any]) -> list[tuple[int, int]]:
+    """Address and bytes of every allocation, and of every release (negative), in their order."""
+    events, left = [], list(roots)
+    while left:
+        event = left.pop()
+        left.extend(event.children)
+        if event.tag == _EventType.Allocation:
+            fields = event.extra_fields
+            events.append((event.start_time_ns, fields.ptr, fields.alloc_size))
+    return [(address, size) for _, address, size in sorted(events)]
