@@ -16,6 +16,7 @@ from msa_suites.speed import suite
 from msa_suites.speed.cached_work import count_cache
 from msa_suites.speed.counting import count_operation
 from msa_suites.speed.limits import speed_limits
+from msa_suites.speed.planning import count_planning
 from msa_suites.speed.retrofit_work import count_forward
 from msa_suites.speed.series import counted_series, speed_series
 from msa_suites.speed.work import count_work
@@ -110,9 +111,39 @@ def test_the_work_of_a_retrofit_shows_what_is_computed_for_nothing(monkeypatch):
         torch.ones(300, 300) @ torch.ones(300, 300)
         return right(module, query, key, *rest, **more)
 
+    kept = retrofit_attention.Active.packing
+
+    def planned_again(active, *tensors):
+        active.planned = None
+        return kept(active, *tensors)
+
     monkeypatch.setattr("msa.retrofit.attention", wasteful)
+    monkeypatch.setattr("msa.retrofit_attention.Active.packing", planned_again)
     after = count_forward(fast)
+    planning = after["planning/retrofit-step"] / counts["planning/retrofit-step"]
+    assert planning > 1.04  # of 1.02 that its gate allows
     assert after["flops/retrofit"] - counts["flops/retrofit"] == 3 * 2 * 300**3  # of its layers
+
+
+def test_operators_on_what_no_layer_made_are_planning_and_no_others():
+    mask, lengths = torch.ones(4, 8, dtype=torch.bool), torch.tensor([3, 5])
+    hidden = torch.randn(4, 8)
+
+    def layer():
+        ids = hidden.topk(2).indices  # integers, but of this layer
+        order = ids.sort().values
+        table = torch.zeros(4, 2, dtype=torch.int64).copy_(order)
+        return table + 1, hidden[mask]
+
+    def plan():
+        totals = torch.zeros(2, dtype=torch.int64)
+        totals.copy_(lengths)
+        return mask.sum(), totals.tolist()
+
+    alone = count_planning(plan)
+    assert alone >= 2
+    assert count_planning(layer) == 0
+    assert count_planning(lambda: [(layer(), plan()) for _ in range(50)]) == 50 * alone
 
 
 def test_the_limit_of_the_timed_shapes_is_equation_12():

@@ -120,6 +120,14 @@ def retrofit_computes_dense_too(
     return right(module, query, key, *rest, **more)
 
 
+@fault("speed", "work:retrofit", seen="TensorRT-LLM#17721")
+@wrapping("msa.retrofit_attention.Active.packing")
+def padding_planned_in_every_layer(right: Given, active: Given, *tensors: Given) -> Given:
+    """The plan of a padded batch, which all layers share, is made again by each of them."""
+    active.planned = None
+    return right(active, *tensors)
+
+
 @fault("memory", "work:prefill-4096-low")
 @wrapping(_ATTEND)
 def scores_of_all_tokens_held(

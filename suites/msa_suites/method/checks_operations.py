@@ -65,9 +65,11 @@ def check_corners(worker: Worker) -> str:
             inputs = make_inputs(case)
             yield _apart(worker, case, "float64", inputs.double(), _EXACT)
             yield _apart(worker, case, "strided channels", _strided(inputs), _SINGLE)
+            yield _apart(worker, case, "channels before tokens", _channels_first(inputs), _SINGLE)
             for scale in _SCALES:
                 yield _apart(worker, case, f"scale {scale}", inputs, _SINGLE, scale=scale)
         yield _decoded_apart(worker)
+        yield _runs_apart(worker)
 
     return first(problems())
 
@@ -75,6 +77,14 @@ def check_corners(worker: Worker) -> str:
 def _strided(inputs: Inputs) -> Inputs:
     """The same values, every second channel of wider tensors."""
     q, k, v = (x.repeat_interleave(2, -1)[..., ::2] for x in (inputs.q, inputs.k, inputs.v))
+    return replace(inputs, q=q, k=k, v=v)
+
+
+def _channels_first(inputs: Inputs) -> Inputs:
+    """The same values, stored ``[H, D, T]``: neighbours in memory are tokens."""
+    q, k, v = (
+        x.permute(1, 2, 0).contiguous().permute(2, 0, 1) for x in (inputs.q, inputs.k, inputs.v)
+    )
     return replace(inputs, q=q, k=k, v=v)
 
 
@@ -98,7 +108,10 @@ def _apart(
 
 
 def _decoded_apart(worker: Worker) -> str:
-    """How far ``sparse_decode`` is off in float64, asked for a block that no page holds, too."""
+    """How far ``sparse_decode`` is off in float64.
+
+    Asked for a block that no page holds, and for one block twice, in neighbouring slots.
+    """
     case = case_named("decode")
     inputs = make_inputs(case).double()
     settings: dict[str, Any] = {**case.settings, "index_scale": case.index_scale}
@@ -107,11 +120,31 @@ def _decoded_apart(worker: Worker) -> str:
     )
     pages = page_cache(inputs, case.block, seed=case.seed)
     beyond = torch.full_like(selection[..., :1], 10_000)  # counts as empty, as it does in prefill
-    selected = torch.cat([selection, beyond], -1)[:, None]
+    selected = torch.cat([selection[..., :1], selection, beyond], -1)[:, None]
     given = [inputs.q[:, None], pages.k_pages, pages.v_pages, selected]
     table = {"page_table": pages.page_table, "k_lens": pages.k_lens, "scale": case.scale}
     out, _ = worker.call(_HANDLE, "sparse_decode", given, table)
     return _error("decode with float64", out[:, 0], wanted, _EXACT)
+
+
+def _runs_apart(worker: Worker) -> str:
+    """How far ``sparse_attention`` is off where runs of queries share blocks.
+
+    A run of one block meets that of the next; another comes back to a block after a gap.
+    """
+    case = replace(case_named("group-of-3"), q_lens=(256,), k_lens=(512,), block=32)
+    inputs = make_inputs(case)
+    rows = torch.arange(256)
+    meeting, returning, local = rows // 64, 4 + rows // 64 % 2, (256 + rows) // 32
+    selection = torch.stack([meeting, returning, local], -1).int()
+    selection = selection[:, None].expand(-1, case.Hkv, -1).contiguous()
+    given: dict[str, Any] = {"cu_q": inputs.cu_q, "cu_k": inputs.cu_k}
+    given |= {"block": case.block, "scale": case.scale}
+    tensors = (inputs.q, inputs.k, inputs.v, selection)
+    out, _ = worker.call(_HANDLE, "sparse_attention", tensors, given)
+    x = inputs.double()
+    wanted, _ = reference.sparse_attention(x.q, x.k, x.v, selection, **given)
+    return _error("runs of queries", out, wanted, _SINGLE)
 
 
 def _error(who: str, got: Tensor, want: Tensor, bound: float) -> str:

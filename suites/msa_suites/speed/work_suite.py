@@ -27,6 +27,7 @@ UNITS = {
     "peak_bytes": "bytes",
     "held_bytes": "bytes",
 }
+_UNITS_AROUND = UNITS | {"planning": "operators"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,12 @@ _AROUND = {
     ),
     "retrofit": Around(
         "msa_suites.speed.retrofit_work:count_forward",
-        ("flops/retrofit", "peak_bytes/retrofit", "held_bytes/retrofit"),
+        (
+            "flops/retrofit",
+            "peak_bytes/retrofit",
+            "held_bytes/retrofit",
+            "planning/retrofit-step",
+        ),
         model=True,
     ),
 }
@@ -133,7 +139,7 @@ def _samples(
             suite="work",
             series=f"work/{name}{of}",
             subject=label,
-            unit=UNITS[name.partition("/")[0]],
+            unit=_UNITS_AROUND[name.partition("/")[0]],
             item=item,
             value=None if isinstance(value, str) else float(value),
             detail=value if isinstance(value, str) else "",
