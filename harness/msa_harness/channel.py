@@ -140,13 +140,12 @@ class Channel:
         }
         try:
             process = start((theirs, answers), [str(threads), device], environment)
-        except (OSError, EOFError) as error:
+        except OSError as error:
             os.close(send)
             os.close(receive)
             self._directory.cleanup()
-            why = getattr(error, "strerror", None) or "no answer of the process to fork it from"
             raise WorkerError(
-                f"{self.who}: wanted to start {self._subject.python}, got {why}"
+                f"{self.who}: wanted to start {self._subject.python}, got {error.strerror}"
             ) from error
         finally:
             os.close(theirs)
@@ -178,7 +177,7 @@ class Channel:
         self, ends: tuple[int, int], arguments: Sequence[str], environment: Mapping[str, str]
     ) -> Forked:
         """A process with what it imports already there."""
-        return Forked(arguments, ends, self._directory.name, environment)
+        return Forked(arguments, ends, self._directory.name, environment, timeout=self._limit)
 
     def _drain(self) -> None:
         """Keep the end of stderr, and never let the subject block on it."""

@@ -6,42 +6,58 @@ not: its workers start from nothing, each with an interpreter and a memory layou
 
 from __future__ import annotations
 
-import multiprocessing
+import atexit
+import contextlib
+import json
 import os
-import signal
+import select
+import socket
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from io import BufferedReader
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing import process as processes
-from multiprocessing.connection import Connection
-from subprocess import TimeoutExpired
+from pathlib import Path
 
-_FORKS = multiprocessing.get_context("forkserver")
-_MAIN = "msa_harness.worker:main"
-#: What an interpreter reads only when it starts; as a worker that starts from nothing has it.
-_AT_START = {"PYTHONHASHSEED": "0", "PYTHONSAFEPATH": "1"}
+_HARNESS = Path(__file__).resolve().parent.parent
+
+
+class _Origin:
+    """The process that workers are forked from. It ends with this one, which holds its socket."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "msa_harness.forking", str(theirs.fileno()), *modules],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": str(_HARNESS), "PYTHONHASHSEED": "0"},
+                start_new_session=True,  # an interrupt is for the judge, who ends its workers
+            )
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End it, and all its workers."""
+        atexit.unregister(self.close)
+        self.requests.close()
+        self.process.kill()
+        self.process.wait()
+
+
+_origins: list[_Origin] = []
 
 
 def share(modules: Sequence[str]) -> None:
-    """Start the process that workers are forked from. Once it runs, later calls change nothing.
+    """Start the process that workers are forked from. While it runs, later calls change nothing.
 
     Args:
         modules: What it imports. They must start no threads, and be no code that is under test.
     """
-    _FORKS.set_forkserver_preload(list(modules))
-    # An interrupt while it imports would print a traceback of its own.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    ours = dict(os.environ)
-    try:
-        os.environ.update(_AT_START)
-        forkserver.ensure_running()
-    finally:
-        for name in _AT_START.keys() - ours.keys():
-            del os.environ[name]
-        os.environ.update(ours)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if _origins and _origins[-1].process.poll() is not None:
+        _origins.pop().close()
+    if not _origins:
+        _origins.append(_Origin(modules))
 
 
 class Forked:
@@ -53,7 +69,13 @@ class Forked:
     """
 
     def __init__(
-        self, arguments: Sequence[str], ends: tuple[int, int], cwd: str, env: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        ends: tuple[int, int],
+        cwd: str,
+        env: Mapping[str, str],
+        *,
+        timeout: float,
     ) -> None:
         """Fork it.
 
@@ -62,63 +84,55 @@ class Forked:
             ends: The worker's ends of the pipes, read and write.
             cwd: Its working directory.
             env: Its environment.
+            timeout: Seconds until it must be there.
 
         Raises:
-            EOFError: The process to fork it from has ended.
+            OSError: The process to fork it from has ended, or does not answer in time.
         """
-        reader, writer = _FORKS.Pipe(duplex=False)
-        pipes = [Connection(os.dup(ends[0]), writable=False)]
-        pipes += [Connection(os.dup(ends[1]), readable=False), writer]
-        self._process = _FORKS.Process(
-            target=_serve, args=(pipes, tuple(arguments), cwd, dict(env)), daemon=True
-        )
+        if not _origins:
+            raise ChildProcessError(0, "no process to fork it from: share() was not called")
+        self._status, status = os.pipe()
+        errors, stderr = os.pipe()
+        self.stderr: BufferedReader = os.fdopen(errors, "rb")
+        request = json.dumps({"arguments": list(arguments), "cwd": cwd, "env": dict(env)})
         try:
-            self._process.start()
+            descriptors = [*ends, stderr, status]
+            socket.send_fds(_origins[-1].requests, [request.encode()], descriptors)
+            os.close(status)
+            status = -1
+            self.pid = self._line(timeout)
+        except BaseException:
+            os.close(self._status)
+            self.stderr.close()
+            raise
         finally:
-            for pipe in pipes:
-                pipe.close()
-        # Each start looks at all children that are known, and would take the exit status away from
-        # the thread that waits for it.
-        processes._children.discard(self._process)  # type: ignore[attr-defined]
-        assert self._process.pid is not None
-        self.pid = self._process.pid
-        self.stderr: BufferedReader = os.fdopen(os.dup(reader.fileno()), "rb")
-        reader.close()
+            os.close(stderr)
+            with contextlib.suppress(OSError):
+                os.close(status)
+        self._code: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit status, negative for a signal.
 
         Raises:
-            TimeoutExpired: It still runs.
+            subprocess.TimeoutExpired: It still runs.
         """
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise TimeoutExpired("worker", timeout or 0.0)
-        return self._process.exitcode
+        if self._code is None:
+            try:
+                self._code = self._line(timeout)
+            except TimeoutError as error:
+                raise subprocess.TimeoutExpired("worker", timeout or 0.0) from error
+            os.close(self._status)
+        return self._code
 
-
-def _serve(
-    pipes: Sequence[Connection], arguments: Sequence[str], cwd: str, env: Mapping[str, str]
-) -> None:
-    """In the new process: what `Popen` would have done before the program begins."""
-    # While anyone holds this open, the process we come from outlives its judge, and so do we.
-    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
-    # Locks of a worker that is killed are its own tracker's to clear away, in silence, not ours.
-    resource_tracker._resource_tracker._fd = None  # type: ignore[attr-defined]
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    os.setsid()
-    os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(env)
-    sys.path[:0] = env["PYTHONPATH"].split(os.pathsep)
-    sys.dont_write_bytecode = True
-    receive, send, errors = (os.dup(pipe.fileno()) for pipe in pipes)
-    for pipe in pipes:
-        pipe.close()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for descriptor, place in ((nothing, 0), (errors, 2)):
-        os.dup2(descriptor, place)
-        os.close(descriptor)
-    module, _, name = _MAIN.partition(":")
-    main: Callable[[Sequence[str]], None] = getattr(import_module(module), name)
-    main([str(receive), str(send), str(os.getppid()), *arguments])
+    def _line(self, timeout: float | None) -> int:
+        """The next number that the other process says of this one."""
+        if not select.select([self._status], [], [], timeout)[0]:
+            raise TimeoutError(0, "no answer of the process to fork it from")
+        text = b""
+        while not text.endswith(b"\n"):
+            read = os.read(self._status, 1)
+            if not read:
+                raise ChildProcessError(0, "no answer: the process to fork it from has ended")
+            text += read
+        return int(text)

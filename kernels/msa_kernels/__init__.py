@@ -54,7 +54,10 @@ class _Bare:
 
     def __init__(self, function: Callable[..., object]) -> None:
         self.attend = function
-        self.CAPABILITIES: Mapping[str, object] = getattr(function, "CAPABILITIES", {})
+        # Its own limits, or those that stand beside it in its module.
+        module = sys.modules.get(getattr(function, "__module__", ""))
+        beside = getattr(module, "CAPABILITIES", {})
+        self.CAPABILITIES: Mapping[str, object] = getattr(function, "CAPABILITIES", beside)
         self.wrapped = function
 
 
@@ -168,7 +171,7 @@ def _find(spec: str) -> object:
             known = importlib.util.find_spec(spec) is not None
         except (ImportError, ValueError):
             known = False
-        if near or not known:
+        if not known:
             raise ImplementationError(
                 f"implementation: wanted one of {', '.join(IMPLEMENTATIONS)}, a module or "
                 f"module:object, got {spec!r}{hint}"

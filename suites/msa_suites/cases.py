@@ -111,14 +111,21 @@ _QUICK = (
     _check("topk-48", [40], (2, 1), (32, 32), 16, 48, k_lens=[1000]),
     _check("sink-1", [300], (4, 2), (64, 64), 16, 3, sinks=1, tags=("invariants",)),
     _check("sink-2-local-2", [300, 41], (4, 2), (64, 64), 16, 6, sinks=2, local=2),
-    # More columns than a tile has, and fewer tokens than one in sixteen of a block.
-    _check("sixteen-groups", [70], (16, 16), (32, 32), 128, 2, k_lens=[400]),
+    # More rows than a tile of scores has columns for one block: its blocks come one by one.
+    _check("sixteen-groups", [70], (16, 16), (32, 32), 128, 2, k_lens=[388]),
     _check("short-beside-long", [5, 300], (2, 1), (32, 32), 128, 2),
     # Whole tiles of neighbours that share blocks, two runs of them: the way without a gather.
     _check("runs-of-64", [256], (4, 2), (32, 32), 16, 5, k_lens=[416], sinks=2),
     _check("float16", [321], (8, 2), (64, 64), 32, 4, dtype="float16"),
     _check(
         "bfloat16", [321], (4, 2), (64, 64), 32, 4, dtype="bfloat16", tags=("invariants", "hygiene")
+    ),
+    # What a kernel for the paper's shape takes: head dim and block of 128, and nothing else.
+    _check(
+        *("bfloat16-dim-128", [70], (16, 1), (128, 128), 128, 4),
+        k_lens=[700],
+        dtype="bfloat16",
+        tags=("invariants",),
     ),
     # 2048 tokens in every row: an accumulator in low precision cannot hide.
     _check("bfloat16-long", [16], (4, 2), (64, 64), 128, 16, k_lens=[4100], dtype="bfloat16"),

@@ -35,7 +35,7 @@ ERROR_EXIT = 2
 
 
 class _Version(argparse.Action):
-    """Imports the method when it is asked for: workers that import it changed load this too."""
+    """Imports the method when it is asked for: it takes a second."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from msa import __version__

@@ -16,6 +16,7 @@ from pathlib import Path
 from msa_harness import subjects
 from msa_harness.files import alone, os_error
 from msa_harness.subjects import Subject, SubjectError
+from msa_kernels import IMPLEMENTATIONS
 from msa_suites.folders import SUBJECT_ENTRIES, judge_paths
 from msa_suites.session import Side
 
@@ -187,8 +188,8 @@ def plan_conformance(args: argparse.Namespace) -> Plan:
 
 
 def _current_folder(implementation: str) -> tuple[Path, ...]:
-    """``module:object`` may stand in the current directory, as ``python -m`` would find it."""
-    return (Path.cwd(),) if ":" in implementation else ()
+    """A module may stand in the current directory, as ``python -m`` would find it."""
+    return () if implementation in IMPLEMENTATIONS else (Path.cwd(),)
 
 
 def own_gates() -> Path:

@@ -13,6 +13,8 @@ from msa_harness.client import Worker, WorkerError
 from msa_harness.gates import GateTable
 from msa_harness.records import ERROR, Sample
 from msa_harness.subjects import Subject
+from msa_kernels.contract import Capabilities
+from msa_suites.capable import why_not
 from msa_suites.case import Case
 
 #: Begins the detail of a check that was skipped because an optional result did not come.
@@ -158,6 +160,19 @@ class Session:
         if self._key(label) not in self._cards:
             self.start(label).close()
         return self._cards[self._key(label)]
+
+    def why_not(self, operation: str, case: Case) -> str | None:
+        """Why a case cannot be measured on every side, by what the sides declare; or None.
+
+        Raises:
+            WorkerError: no worker of a side starts.
+        """
+        for label in self.sides:
+            card = self.card(label)
+            declared = Capabilities.parse(card["capabilities"], card["operations"])
+            if reason := why_not(declared, operation, case, device=self.device):
+                return reason
+        return None
 
     def software(self, label: str) -> dict[str, str]:
         """What a side's worker runs on: versions of :data:`SOFTWARE`, missing ones left out.

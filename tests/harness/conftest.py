@@ -12,7 +12,7 @@ from msa_harness.forked import share
 from msa_harness.subjects import Subject
 
 TOY = """
-import os, signal, subprocess, sys, time, types
+import multiprocessing, os, signal, subprocess, sys, time, types
 import torch
 
 __version__ = "1.2.3"
@@ -118,6 +118,12 @@ calls = torch.zeros(1)
 
 def counted(x):
     return calls.add_(1)
+
+def family(x):
+    child = multiprocessing.get_context("fork").Process(target=sys.exit, args=(3,))
+    child.start()
+    child.join()
+    return float(child.exitcode)
 
 def rig():
     time.perf_counter_ns = lambda: 0

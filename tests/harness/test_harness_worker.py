@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import msa_harness.forked
 from msa_harness.attestation import attest, ran
 from msa_harness.client import (
     CallFailedError,
@@ -22,6 +24,7 @@ from msa_harness.client import (
     WorkerMemoryError,
     WorkerTimeoutError,
 )
+from msa_harness.forked import share
 from msa_harness.protocol import decode, ref
 from msa_harness.subjects import Subject
 
@@ -196,6 +199,10 @@ def test_a_kill_from_outside_says_that_memory_may_have_run_out(fresh):
         fresh.call("toy", "killed", [torch.ones(1)])
 
 
+def test_the_subject_may_have_processes_of_its_own(fresh):
+    assert fresh.call("toy", "family", [torch.ones(1)]) == 3.0
+
+
 def test_exit_names_the_status(fresh):
     with pytest.raises(WorkerCrashedError, match="exit status 7"):
         fresh.call("toy", "leave", [torch.ones(1)])
@@ -204,6 +211,7 @@ def test_exit_names_the_status(fresh):
 def test_forked_workers_know_nothing_of_each_other_nor_of_the_judge(subject, monkeypatch):
     monkeypatch.setenv("SEEN_BY_WORKERS", "this")
     workers = [Worker(subject, timeout=60, threads=n, forked=True) for n in (1, 2)]
+    parents = set()
     try:
         for threads, worker in enumerate(workers, start=1):
             worker.load("toy", "toy")
@@ -212,13 +220,36 @@ def test_forked_workers_know_nothing_of_each_other_nor_of_the_judge(subject, mon
             worker.load("environment", "os:environ")
             assert worker.call("environment", "get", ["SEEN_BY_WORKERS"]) == "this"
             assert worker.call("environment", "get", ["OMP_NUM_THREADS"]) == str(threads)
-        with Worker(subject, timeout=60) as spawned:
-            assert workers[1].start_seconds < spawned.start_seconds / 2  # it imported torch
+            worker.load("os", "os")
+            parents.add(worker.call("os", "getppid"))
+        assert len(parents) == 1  # one process, which has imported torch
+        assert os.getpid() not in parents
     finally:
         for worker in workers:
             worker.close()
     with pytest.raises(ValueError, match="forked: wanted the judge's Python, got other"):
         Worker(replace(subject, python="other"), forked=True)
+
+
+def test_a_start_that_nobody_answers_ends_at_its_timeout(subject, monkeypatch):
+    monkeypatch.setattr(msa_harness.forked, "_origins", [])
+    with pytest.raises(WorkerError, match=r"share\(\) was not called"):
+        Worker(subject, timeout=60, forked=True)
+    share(["msa_harness.worker"])
+    origin = msa_harness.forked._origins[0].process
+    origin.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(WorkerError, match=r"wanted to start .*, got no answer"):
+        Worker(subject, timeout=0.5, forked=True)
+    assert time.monotonic() - began < 30
+    origin.kill()
+    origin.wait()
+    with pytest.raises(WorkerError, match=r"wanted to start .*, got"):
+        Worker(subject, timeout=60, forked=True)
+    share(["msa_harness.worker"])  # another one takes its place
+    with Worker(subject, timeout=60, forked=True) as worker:
+        assert worker.info()["pid"] == worker.pid
+    msa_harness.forked._origins[0].close()
 
 
 @pytest.mark.parametrize("how", ["", ", forked=True"], ids=["spawned", "forked"])
@@ -228,14 +259,15 @@ def test_worker_dies_with_its_judge(subject, how, tmp_path):
         "import os, sys, signal, threading\n"
         "from pathlib import Path\n"
         "from msa_harness.client import Worker\n"
+        "from msa_harness.forked import share\n"
         "from msa_harness.subjects import Subject\n"
-        "if __name__ == '__main__':\n"
-        f"    subject = Subject('head', sys.executable, (Path({str(subject.roots[0])!r}),))\n"
-        f"    worker = Worker(subject{how})\n"
-        "    print(worker.info()['pid'], flush=True)\n"
-        "    threading.Timer(2, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
-        "    worker.load('time', 'time')\n"
-        "    worker.call('time', 'sleep', [600])\n"  # it does not look at its pipe
+        "share(['msa_harness.worker'])\n"
+        f"subject = Subject('head', sys.executable, (Path({str(subject.roots[0])!r}),))\n"
+        f"worker = Worker(subject{how})\n"
+        "print(worker.info()['pid'], flush=True)\n"
+        "threading.Timer(2, os.kill, (os.getpid(), signal.SIGKILL)).start()\n"
+        "worker.load('time', 'time')\n"
+        "worker.call('time', 'sleep', [600])\n"  # it does not look at its pipe
     )
     harness = Path(__file__).parents[2] / "harness"
     done = subprocess.run(

@@ -162,3 +162,14 @@ def test_bad_capabilities_are_named(record, message):
     module = types.SimpleNamespace(attend=lambda: None, CAPABILITIES=record)
     with pytest.raises(ImplementationError, match=message):
         msa_kernels.capabilities(module)
+
+
+def test_a_module_may_have_a_name_like_one_of_ours(tmp_path, monkeypatch):
+    (tmp_path / "my_triton.py").write_text(
+        "CAPABILITIES = {'head_dims': [128]}\ndef attend(): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("my_triton", "my_triton:attend"):  # the limits of a module hold for its functions
+        assert msa_kernels.capabilities(msa_kernels.load(name)).head_dims == {128}
+    with pytest.raises(ImplementationError, match="did you mean triton"):
+        msa_kernels.load("tritom")

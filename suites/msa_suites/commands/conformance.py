@@ -51,6 +51,11 @@ def run(args: argparse.Namespace) -> int:
         options.print_json(document)
     else:
         _print(document)
+    if not document["passed"] and not document["failed"]:
+        raise ValueError(
+            f"--implementation: wanted one that runs a check, got {args.implementation}, for which "
+            f"all {document['skipped']} were skipped: the cases are outside of what it declares"
+        )
     return 0 if conforms(results) else 1
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from msa_kernels.contract import Capabilities
+from msa_suites.capable import why_not
 from msa_suites.case import Case
 
 Arguments = tuple[tuple[Tensor, ...], dict[str, object]]
@@ -85,25 +86,7 @@ class Subject:
 
     def why_not(self, operation: str, case: Case, *, topk: int | None = None) -> str | None:
         """Why ``operation`` cannot run ``case``, or None."""
-        if operation not in self.capabilities.operations:
-            return f"it has no {operation}"
-        wanted: dict[str, str | int] = {
-            "device": self.device,
-            "layout": "paged" if operation == "sparse_decode" else "packed",
-        }
-        if operation != "combine":
-            wanted["block_size"] = case.block
-            wanted["topk_value"] = topk or case.topk
-        if operation in ("block_scores", "attend"):
-            wanted |= {"dtype": case.dtype, "index_dim": case.Di}
-        if operation in ("sparse_attention", "sparse_decode", "attend"):
-            wanted |= {
-                "dtype": case.dtype,
-                "head_dim": case.D,
-                "group_size": case.group_size,
-            }
-        sinks = case.sink_blocks if operation in ("select_blocks", "attend") else 0
-        return self.capabilities.why_not(sinks=sinks, **wanted)
+        return why_not(self.capabilities, operation, case, device=self.device, topk=topk)
 
     def require(self, operation: str, case: Case, *, topk: int | None = None) -> None:
         """Skip the check with the reason if ``operation`` cannot run ``case``."""

@@ -30,6 +30,8 @@ _ALONE_BLOCKS, _ALONE_TURNS = 2, 3
 def measure(session: Session) -> Iterator[list[Sample]]:
     """The pairs that every series gets before it is judged."""
     runner = _runner(session)
+    if skipped := _skipped(session):
+        yield skipped
     gates = session.gates
     names = [one.name for one in runner.series]
     if session.paired and gates is not None:
@@ -50,12 +52,10 @@ def measure_more(session: Session, wanted: Mapping[str, str]) -> Iterator[list[S
 
 
 def _runner(session: Session) -> PairRunner:
-    operations = _operations(session)
     table = [
         _timed(series, together=not session.paired)
-        for series in speed_series(session.profile, dense=not session.paired, cases=session.cases)
-        if (series.operation == "dense" or series.operation in operations)
-        and (series.control or session.picks(series.name))
+        for series in _picked(session)
+        if _why_not(session, series) is None
     ]
     calls: dict[str, Any] = {"alternations": _ALONE_TURNS}
     gate = session.gates.gate_for("speed/prefill") if session.gates is not None else None
@@ -72,10 +72,27 @@ def _runner(session: Session) -> PairRunner:
     )
 
 
-def _operations(session: Session) -> frozenset[str]:
-    """What every side offers: a series needs both."""
-    offered = (frozenset(session.card(label)["operations"]) for label in session.sides)
-    return frozenset.intersection(*offered)
+def _picked(session: Session) -> list[SpeedSeries]:
+    table = speed_series(session.profile, dense=not session.paired, cases=session.cases)
+    return [one for one in table if one.control or session.picks(one.name)]
+
+
+def _why_not(session: Session, series: SpeedSeries) -> str | None:
+    """Why a series is not timed, or None: every side must offer what it calls."""
+    if series.operation == "dense":
+        return None
+    return session.why_not(series.operation, series.case)
+
+
+def _skipped(session: Session) -> list[Sample]:
+    """A sample of head that says why, for each series that is not timed."""
+    reasons = {one.name: _why_not(session, one) for one in _picked(session)}
+    return [
+        sample
+        for name, why in reasons.items()
+        if why is not None and ("speed", name, "head", "all") not in session.done
+        for sample in session.missing("speed", "head", items={name: "s"}, why=why, skip=True)
+    ]
 
 
 def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:

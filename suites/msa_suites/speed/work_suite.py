@@ -86,11 +86,12 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
         for s in counted_series(session.cases)
         if session.picks(s.case.name) and not _is_done(session, s, label)
     ]
-    offered = session.card(label)["operations"] if wanted else ()
-    todo = [series for series in wanted if series.operation in offered]
-    if wanted and "attend" not in offered:
-        absent = {f"work/{name}": unit for name, unit in UNITS.items()}
-        yield session.missing("work", label, items=absent, why="it has no attend", skip=True)
+    reasons = {one.case.name: session.why_not(one.operation, one.case) for one in wanted}
+    todo = [one for one in wanted if reasons[one.case.name] is None]
+    for name, why in reasons.items():
+        if why is not None:
+            absent = {f"work/{kind}/{name}": unit for kind, unit in UNITS.items()}
+            yield session.missing("work", label, items=absent, why=why, skip=True)
     # Outside implementations have neither: they would be the judge's.
     own = session.cases is None and "msa" in session.sides[label].attested
     around = {

@@ -1,0 +1,40 @@
+"""Whether an implementation declares that it can run a case: asked before anything is called."""
+
+from __future__ import annotations
+
+from msa_kernels.contract import Capabilities
+from msa_suites.case import Case
+
+
+def why_not(
+    capabilities: Capabilities,
+    operation: str,
+    case: Case,
+    *,
+    device: str,
+    topk: int | None = None,
+) -> str | None:
+    """Why ``operation`` cannot run ``case`` there, or None.
+
+    Args:
+        capabilities: what the implementation declares.
+        operation: of the contract.
+        case: shapes and settings.
+        device: where the tensors would live.
+        topk: slots of the selection where they are not the case's own.
+    """
+    if operation not in capabilities.operations:
+        return f"it has no {operation}"
+    wanted: dict[str, str | int] = {
+        "device": device,
+        "layout": "paged" if operation == "sparse_decode" else "packed",
+    }
+    if operation != "combine":
+        wanted["block_size"] = case.block
+        wanted["topk_value"] = topk or case.topk
+    if operation in ("block_scores", "attend"):
+        wanted |= {"dtype": case.dtype, "index_dim": case.Di}
+    if operation in ("sparse_attention", "sparse_decode", "attend"):
+        wanted |= {"dtype": case.dtype, "head_dim": case.D, "group_size": case.group_size}
+    sinks = case.sink_blocks if operation in ("select_blocks", "attend") else 0
+    return capabilities.why_not(sinks=sinks, **wanted)

@@ -1,0 +1,69 @@
+"""What an implementation declares to be its limits: nothing outside of them is asked of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from test_gate_end_to_end import bench
+
+from msa_harness.subjects import Subject
+from msa_suites.folders import judge_paths
+from msa_suites.session import Session, Side
+from msa_suites.speed import suite
+
+STRICT = """
+from msa import fast
+
+CAPABILITIES = {"dtypes": ["bfloat16"], "head_dims": [128], "block_sizes": [128]}
+
+
+def attend(q, *others, block, **settings):
+    if (str(q.dtype), q.shape[-1], block) != ("torch.bfloat16", 128, 128):
+        raise RuntimeError("outside of what is declared")
+    return fast.attend(q, *others, block=block, **settings)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "theirs.py").write_text(STRICT)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["theirs", "theirs:attend"])
+def test_conformance_stays_within_the_limits_and_finds_cases_there(folder, name):
+    done = bench(folder, "conformance", "--implementation", name, "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["failed"]) == (0, 0), document["failures"]
+    assert document["passed"] >= 3
+
+
+def test_conformance_that_could_run_nothing_is_no_verdict(folder):
+    (folder / "theirs.py").write_text(STRICT.replace('"head_dims": [128]', '"head_dims": [80]'))
+    done = bench(folder, "conformance", "--implementation", "theirs")
+    assert done.returncode == 2
+    assert "wanted one that runs a check, got theirs" in done.stderr
+
+
+def test_work_is_counted_within_the_limits(folder):
+    ours = ["--implementation", "theirs", "--base-path", ".", "--head-path", "."]
+    done = bench(folder, "gate", *ours, "--suite", "work", "--out", "run", "--json")
+    document = json.loads(done.stdout)
+    verdicts = {one["name"]: one["verdict"] for one in document["series"]}
+    assert verdicts["work/flops/prefill-4096-low"] == "NO_SIGNAL", done.stderr
+    assert verdicts["work/flops/ragged-dim-128-bfloat16"] == "PASS"
+    assert (done.returncode, document["verdict"]) == (0, "PASS")
+
+
+def test_series_outside_of_the_limits_are_not_timed(folder):
+    theirs = Side(Subject("head", sys.executable, (folder,)), "theirs")
+    session = Session(sides={"head": theirs}, judge_paths=judge_paths(with_method=True))
+    skipped = {one.series: one.detail for one in suite._skipped(session)}
+    timed = {one.name for one in suite._runner(session).series if not one.control}
+    assert skipped["speed/chunk/4096/low"] == "dtype float32: its capabilities are bfloat16"
+    assert skipped["speed/decode/8192"] == "it has no sparse_decode"
+    assert "speed/ragged-bfloat16/3700/low" in timed
+    assert not {name for name in timed if "bfloat16" not in name and "dense" not in name}
+    assert not timed & set(skipped)
