@@ -50,3 +50,10 @@ def position_shift(cu_q, cu_k, sequence):
     """What turns a packed row of a sequence into its position: causal, aligned bottom right."""
     keys = tl.load(cu_k + sequence + 1) - tl.load(cu_k + sequence)
     return keys - tl.load(cu_q + sequence + 1)
+
+
+@triton.jit
+def newest_block(cu_q, cu_k, row, sequences, steps, BLOCK: tl.constexpr):
+    """The block of a packed row's own token, and the sequence that holds the row."""
+    sequence = sequence_of_row(cu_q, row, sequences, steps)
+    return (row + position_shift(cu_q, cu_k, sequence)) // BLOCK, sequence

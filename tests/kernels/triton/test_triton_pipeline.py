@@ -59,6 +59,13 @@ def test_scores_are_held_for_some_rows_at_a_time(monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(parts, whole, strict=True))
 
 
+#: What waits for a GPU: values, sizes that follow from values, and copies.
+READING = (
+    *("tolist", "item", "__bool__", "__int__", "__float__", "__index__", "__array__"),
+    *("cpu", "numpy", "nonzero", "masked_select", "unique"),
+)
+
+
 def test_nothing_is_read_on_the_host(monkeypatch):
     """As on a GPU, where reading a value would wait for it: sizes follow from shapes alone."""
     (q, k, v, q_idx, k_idx), kwargs = arguments(SHAPE)
@@ -76,7 +83,7 @@ def test_nothing_is_read_on_the_host(monkeypatch):
     for way in attention.WAYS:
         with monkeypatch.context() as patch:
             patch.setattr(attention, "way_of", lambda *_, way=way: way)
-            for name in ("tolist", "item", "__bool__", "__int__", "__float__", "__index__"):
+            for name in READING:
                 patch.setattr(torch.Tensor, name, read)
             out, selection = triton_ops.attend(q, k, v, q_idx, k_idx, **kwargs)
             triton_ops.sparse_decode(*decoded, **lengths, scale=1.0)
@@ -120,6 +127,8 @@ SIZES = [
     ("block_scores", {"index_dim": 20}, "q_idx: wanted an index dim from 16 to 128 .*, got 20"),
     ("select_blocks", {"block": 129}, "block: wanted a size from 16 to 128, got 129"),
     ("sparse_decode", {"dim": 144}, "q: wanted a head dim .*, got 144"),
+    ("attend", {"dim": 144}, "q: wanted a head dim .*, got 144"),
+    ("attend", {"share": 17}, "q: wanted a number of heads a group .*, got 17"),
     ("attend", {"index_dim": 144}, "q_idx: wanted an index dim .*, got 144"),
     ("attend", {"dtype": "bfloat16"}, "q: wanted one of float32, float16, got bfloat16"),
     ("block_scores", {"dtype": "float64"}, "q_idx: wanted one of float32, float16, got float64"),

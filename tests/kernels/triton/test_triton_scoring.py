@@ -68,7 +68,7 @@ def test_a_program_may_take_one_step_or_many(monkeypatch, programs):
     assert_scores(block_scores(q, k, **shape.packing, scale=0.2), q, k, shape.packing, 0.2)
 
 
-def test_keys_that_no_query_sees_are_not_read():
+def test_keys_that_no_query_sees_change_nothing():
     """The keys of the future, of other sequences, and whatever lies behind the last one."""
     shape = Shape((3,), (40,), groups=1)
     q, k = shape.index()

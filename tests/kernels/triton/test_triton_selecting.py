@@ -73,7 +73,7 @@ def test_twenty_thousand_blocks(topk):
     assert torch.equal(got, reference.select_blocks(scores, **kwargs))
 
 
-def test_what_a_row_does_not_see_is_not_read():
+def test_what_a_row_does_not_see_changes_nothing():
     shape = Shape((5,), (40,), groups=1, topk=2)
     scores = torch.randn(5, 1, 3, generator=shape.generator())
     kwargs = {**shape.packing, "topk": 2}

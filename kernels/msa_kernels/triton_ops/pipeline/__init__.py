@@ -68,7 +68,13 @@ def attend(
     calls.check_index(q_idx, k_idx, cu_q, cu_k, block, read=False)  # read above, if at all
     checks.require_budget(topk, local_blocks, sink_blocks)
     require_tensors(**floats, cu_q=cu_q, cu_k=cu_k)
-    require_sizes(index_dim=q_idx.shape[2], block=block, topk=topk)
+    require_sizes(
+        dim=q.shape[2],
+        block=block,
+        topk=topk,
+        share=q.shape[1] // k.shape[1],
+        index_dim=q_idx.shape[2],
+    )
     selection = _select(
         q_idx,
         k_idx,

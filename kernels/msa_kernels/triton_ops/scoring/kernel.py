@@ -47,7 +47,7 @@ def best_of_blocks(
     return best * scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["low", "high", "sequences", "steps"])
 def score_tile(
     q,
     k,

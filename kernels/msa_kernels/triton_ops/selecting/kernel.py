@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from msa_kernels.triton_ops.kernel import position_shift, sequence_of_row
+from msa_kernels.triton_ops.kernel import newest_block
 
 #: Above the bits of every score, +inf included.
 FORCED = tl.constexpr(0x7FFFFFFF)
@@ -33,7 +33,7 @@ def rank_keys(score, block, newest, local_blocks, sink_blocks):
     return tl.where(block <= newest, key, HIDDEN)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["low", "count", "local_blocks", "sink_blocks", "sequences", "steps"])
 def select_tile(
     scores,
     selection,
@@ -64,8 +64,7 @@ def select_tile(
     item = tl.minimum(item, count - 1)
     row, group = item // GROUPS, item % GROUPS
     packed = low + row.to(tl.int32)
-    sequence = sequence_of_row(cu_q, packed, sequences, steps)
-    newest = (packed + position_shift(cu_q, cu_k, sequence)) // BLOCK  # [ITEMS]
+    newest, _ = newest_block(cu_q, cu_k, packed, sequences, steps, BLOCK)  # [ITEMS]
     newest = tl.where(live, newest, -1)
     base = scores + row * stride_st + group * stride_sg
     place = tl.arange(0, KEPT)[None, :]
@@ -94,6 +93,6 @@ def select_tile(
     smaller = (block[:, None, :] < block[:, :, None]) & kept[:, None, :]
     into = selection + item[:, None] * TOPK
     tl.store(into + tl.sum(smaller.to(tl.int32), 2), block, mask=live[:, None] & kept)
-    count = tl.sum(kept.to(tl.int32), 1)
-    rest = (place >= count[:, None]) & (place < TOPK)
+    found = tl.sum(kept.to(tl.int32), 1)
+    rest = (place >= found[:, None]) & (place < TOPK)
     tl.store(into + place, tl.full([ITEMS, KEPT], -1, tl.int32), mask=live[:, None] & rest)

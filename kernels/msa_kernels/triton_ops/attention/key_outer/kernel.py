@@ -5,13 +5,13 @@ import triton.language as tl
 
 from msa_kernels.triton_ops.kernel import (
     first_tile,
+    newest_block,
     position_shift,
-    sequence_of_row,
     sequence_of_tile,
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["low", "count", "blocks", "tokens", "sequences", "steps"])
 def name_lists(
     selection,
     lists,
@@ -43,8 +43,7 @@ def name_lists(
     item = tl.minimum(item, count - 1)
     group = (item % GROUPS).to(tl.int32)
     row = low + (item // GROUPS).to(tl.int32)
-    sequence = sequence_of_row(cu_q, row, sequences, steps)
-    newest = (row + position_shift(cu_q, cu_k, sequence)) // BLOCK
+    newest, sequence = newest_block(cu_q, cu_k, row, sequences, steps, BLOCK)
     slot = tl.arange(0, SLOTS)
     place = row.to(tl.int64) * stride_st + group.to(tl.int64) * stride_sg
     chosen = tl.load(
@@ -64,7 +63,9 @@ def name_lists(
     )
 
 
-@triton.jit
+@triton.jit(
+    do_not_specialize=["low", "blocks", "tokens", "entries", "list_steps", "sequences", "steps"]
+)
 def attend_list(
     q,
     k,

@@ -6,7 +6,7 @@ import triton.language as tl
 from msa_kernels.triton_ops.kernel import position_shift, sequence_of_row
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences", "steps", "queries"])
 def attend_slots(
     q,
     k,
