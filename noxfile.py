@@ -70,6 +70,15 @@ def kernels(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+@nox.parametrize("triton", ["3.6.0", "3.9.0"])  # the oldest that is known to work, and the newest
+def aot(session: nox.Session, triton: str) -> None:
+    """Every kernel compiled without a GPU: instructions, spills, registers, memory."""
+    install(session, "-e", ".")
+    session.install(f"triton=={triton}")
+    bench(session, "aot", *session.posargs)
+
+
+@nox.session(default=False)
 def tests_slow(session: nox.Session) -> None:
     """The tests that take more than a few seconds each."""
     install(session, "-e", ".[asv,dev]")

@@ -63,6 +63,30 @@ def check_attention(
     checks.require_packing(cu_q, cu_k, len(q), len(k), read=read)
 
 
+def check_backward(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: object,
+    selection: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    *,
+    read: bool = True,
+) -> None:
+    """Arguments of ``sparse_attention_backward``."""
+    check_attention(q, k, v, selection, cu_q, cu_k, block, read=read)
+    checks.require_tensor("dout", dout, tuple(q.shape), like=q)
+    checks.require_tensor("out", out, tuple(q.shape), like=q)
+    if not isinstance(lse, Tensor) or lse.dtype != torch.float32 or lse.shape != q.shape[:2]:
+        raise ValueError(
+            f"lse: wanted float32 [{q.shape[0]}, {q.shape[1]}], got {checks.came(lse)}"
+        )
+
+
 def check_pipeline(
     q: Tensor,
     k: Tensor,

@@ -12,7 +12,20 @@ import torch
 from torch import Tensor
 
 from msa import calls, checks
+from msa.attended import ROWS, attended_rows
 from msa.packing import block_columns, count_blocks, cumulative, segments
+from msa.reference_backward import sparse_attention_backward
+
+__all__ = [
+    "CAPABILITIES",
+    "attend",
+    "block_scores",
+    "combine",
+    "select_blocks",
+    "sparse_attention",
+    "sparse_attention_backward",
+    "sparse_decode",
+]
 
 CAPABILITIES: dict[str, object] = {
     "dtypes": ["float32", "float16", "bfloat16", "float64"],
@@ -23,9 +36,6 @@ CAPABILITIES: dict[str, object] = {
     "sink_blocks": True,
     "exact_scores": True,
 }
-
-#: Query rows whose full score matrix is held at a time.
-_ROWS = 256
 
 
 def block_scores(
@@ -51,9 +61,9 @@ def block_scores(
     for s in segments(cu_q, cu_k):
         keys = k_idx[s.k_start : s.k_stop].double().expand(-1, groups, -1)
         position = torch.arange(s.k_len, device=q_idx.device)
-        for start in range(0, s.q_len, _ROWS):
-            rows = slice(s.q_start + start, min(s.q_start + start + _ROWS, s.q_stop))
-            mine = s.positions(q_idx.device)[start : start + _ROWS]
+        for start in range(0, s.q_len, ROWS):
+            rows = slice(s.q_start + start, min(s.q_start + start + ROWS, s.q_stop))
+            mine = s.positions(q_idx.device)[start : start + ROWS]
             token = torch.einsum("tgd,sgd->tgs", q_idx[rows].double(), keys) * scale
             token.masked_fill_((position > mine[:, None])[:, None], -torch.inf)
             for b in range(count_blocks(s.k_len, block)):
@@ -139,30 +149,12 @@ def sparse_attention(
     """
     calls.check_attention(q, k, v, selection, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
-    heads, groups = q.shape[1], k.shape[1]
     out = torch.zeros_like(q)
     lse = q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
-    for s in segments(cu_q, cu_k):
-        position = torch.arange(s.k_len, device=q.device)
-        blocks = torch.arange(count_blocks(s.k_len, block), device=q.device)
-        for start in range(0, s.q_len, _ROWS):
-            rows = slice(s.q_start + start, min(s.q_start + start + _ROWS, s.q_stop))
-            mine = s.positions(q.device)[start : start + _ROWS]
-            for head in range(heads):
-                group = head // (heads // groups)
-                chosen = selection[rows, group]  # [t, k]
-                kept = (chosen[:, :, None] == blocks).any(1)[:, position // block]  # [t, S]
-                kept &= position <= mine[:, None]
-                # Slots that are not read may hold NaN, and NaN times zero is NaN.
-                read = kept.any(0)
-                keys = k[s.k_start : s.k_stop, group][read].double()
-                values = v[s.k_start : s.k_stop, group][read].double()
-                logits = q[rows, head].double() @ keys.T * scale
-                logits.masked_fill_(~kept[:, read], -torch.inf)
-                row_lse = torch.logsumexp(logits, -1)
-                weight = torch.exp(logits - row_lse.nan_to_num(neginf=0.0)[:, None])
-                out[rows, head] = (weight @ values).to(q.dtype)
-                lse[rows, head] = row_lse.float()
+    packing = {"cu_q": cu_q, "cu_k": cu_k}
+    for a in attended_rows(q, k, v, selection, **packing, block=block, scale=scale):
+        out[a.rows, a.head] = (a.weight @ a.values).to(q.dtype)
+        lse[a.rows, a.head] = a.lse.float()
     return out, lse
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from msa_kernels.contract import OPERATIONS, Capabilities
 from msa_kernels.identity import Identity, identity_of
@@ -30,7 +30,9 @@ __all__ = [
     "capabilities",
     "card",
     "describe",
+    "find",
     "identity",
+    "launches",
     "load",
     "operations",
 ]
@@ -90,7 +92,7 @@ def load(spec: str | object) -> Any:  # noqa: ANN401  # what outsiders write has
         ImplementationError: no such name (near matches are listed), no such module or object,
             nothing in it to test, or it says that it cannot run here.
     """
-    found = _find(spec) if isinstance(spec, str) else spec
+    found = find(spec) if isinstance(spec, str) else spec
     if inspect.isclass(found):
         found = found()
     # Asked first: what lacks a library may have no operation without it.
@@ -106,6 +108,23 @@ def load(spec: str | object) -> Any:  # noqa: ANN401  # what outsiders write has
             )
         found = _Bare(found)
     return found
+
+
+def launches(spec: str) -> Callable[..., None]:
+    """The ``launches`` of an implementation: a function that calls each of its launchers once.
+
+    Raises:
+        ImplementationError: no such implementation, or it has none.
+    """
+    found = find(spec)
+    function = getattr(found, "launches", None)
+    if not callable(function):
+        why = getattr(found, "unavailable", lambda: None)()
+        raise ImplementationError(
+            f"implementation {spec!r}: wanted one with a function `launches`, got none"
+            + (f": {why}" if why else "")
+        )
+    return cast("Callable[..., None]", function)
 
 
 def operations(implementation: object) -> tuple[str, ...]:
@@ -162,7 +181,12 @@ def _shown(spec: object) -> str:
     return repr(spec) if isinstance(spec, str) else type(spec).__name__
 
 
-def _find(spec: str) -> object:
+def find(spec: str) -> Any:  # noqa: ANN401  # what outsiders write has no common type
+    """What ``spec`` names, whether it can run here or not.
+
+    Raises:
+        ImplementationError: no such name, module or object.
+    """
     place = IMPLEMENTATIONS.get(spec)
     if place is None and not any(sign in spec for sign in ".:/"):
         near = difflib.get_close_matches(spec, IMPLEMENTATIONS, n=3)

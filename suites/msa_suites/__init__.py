@@ -7,7 +7,11 @@ SUITES: dict[str, str] = {
     "work": "msa_suites.speed.work_suite",
     "quality": "msa_suites.quality.suite",
     "speed": "msa_suites.speed.suite",
+    "aot": "msa_suites.aot.suite",
 }
+
+#: Suites that run only where they are named: few implementations have what they judge.
+ON_REQUEST = frozenset({"aot"})
 
 #: Suites that read the clock: each runs alone, after all others.
 TIMED = frozenset({"speed"})

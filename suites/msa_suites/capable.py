@@ -34,7 +34,7 @@ def why_not(
         wanted["topk_value"] = topk or case.topk
     if operation in ("block_scores", "attend"):
         wanted |= {"dtype": case.dtype, "index_dim": case.Di}
-    if operation in ("sparse_attention", "sparse_decode", "attend"):
+    if operation in ("sparse_attention", "sparse_attention_backward", "sparse_decode", "attend"):
         wanted |= {"dtype": case.dtype, "head_dim": case.D, "group_size": case.group_size}
     sinks = case.sink_blocks if operation in ("select_blocks", "attend") else 0
     return capabilities.why_not(sinks=sinks, **wanted)

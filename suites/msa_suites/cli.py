@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "faults": "put known faults into the code and show which gate catches each",
     "mutants": "change the method's code automatically and show what the gate kills",
     "calibrate": "false alarms and detectable effects of the gate on this machine",
+    "aot": "compile every kernel without a GPU and say what the compiler made of it",
     "train": "train the embedded model",
     "report": "page, comment and plots of a run",
     "list": "what there is, and why something cannot run here",

@@ -13,7 +13,7 @@ from msa_harness.series import Mode
 from msa_harness.verdicts import Outcome
 from msa_reports.report import read_speedups
 from msa_reports.terminal import print_outcome, print_speedups
-from msa_suites import SUITES, runner
+from msa_suites import ON_REQUEST, SUITES, runner
 from msa_suites.cases import load_cases
 from msa_suites.commands import options
 from msa_suites.fixtures import check_fixtures
@@ -65,9 +65,10 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
 
 
 def _default_suites(plan: Plan) -> list[str]:
-    """All suites, but no method for an implementation from outside, which brings no msa."""
+    """All suites that need no naming; no method for one from outside, which brings no msa."""
     own = all("msa" in side.attested for side in plan.sides.values())
-    return [name for name in SUITES if own or name != "method"]
+    names = [name for name in SUITES if name not in ON_REQUEST]
+    return [name for name in names if own or name != "method"]
 
 
 def _limits(session: Session) -> dict[str, object] | None:

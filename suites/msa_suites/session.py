@@ -16,13 +16,12 @@ from msa_harness.subjects import Subject
 from msa_kernels.contract import Capabilities
 from msa_suites.capable import why_not
 from msa_suites.case import Case
+from msa_suites.versions import software_of
 
 #: Begins the detail of a check that was skipped because an optional result did not come.
 WITHHELD = "withheld: "
 #: Handle of the implementation in every worker.
 SUBJECT = "implementation"
-#: What decides how fast equal code is.
-SOFTWARE = ("python", "torch", "triton", "numpy", "threads")
 
 Key = tuple[str, str, str, str]
 
@@ -64,7 +63,7 @@ class Session:
         say: told what is going on, for the progress display.
         repro: command that repeats a series, by suite.
         gates: the table that judges, which says how many pairs to time.
-        may_differ: names of :data:`SOFTWARE` that may differ between the sides of a timed suite.
+        may_differ: versions that may differ between the sides of a timed suite.
         forked: workers share their imports: for hundreds of short ones of this Python.
     """
 
@@ -124,9 +123,23 @@ class Session:
             WorkerError: it does not start, has no such implementation, or imports it from
                 somewhere else than the subject's own folders.
         """
-        side = self.sides[label]
+        worker = self.bare(label)
+        try:
+            worker.load(SUBJECT, "msa_kernels:load", [self.sides[label].implementation])
+            self._ask(label, worker)
+        except BaseException:
+            worker.close()
+            raise
+        return worker
+
+    def bare(self, label: str) -> Worker:
+        """A worker of a side, attested, in which nothing is loaded yet.
+
+        Raises:
+            WorkerError: it does not start, or imports from elsewhere than the subject's folders.
+        """
         worker = Worker(
-            side.subject,
+            self.sides[label].subject,
             threads=self.threads,
             judge_paths=self.judge_paths,
             device=self.device,
@@ -135,7 +148,6 @@ class Session:
             forked=self.forked,
         )
         try:
-            worker.load(SUBJECT, "msa_kernels:load", [side.implementation])
             self._attest(label, worker)
         except BaseException:
             worker.close()
@@ -175,7 +187,7 @@ class Session:
         return None
 
     def software(self, label: str) -> dict[str, str]:
-        """What a side's worker runs on: versions of :data:`SOFTWARE`, missing ones left out.
+        """What a side's worker runs on: versions by name, missing ones left out.
 
         Raises:
             WorkerError: no worker of the side starts.
@@ -227,16 +239,11 @@ class Session:
                     f"worker of {label}: what it imported is not the subject's: "
                     + "; ".join(problems)
                 )
+
+    def _ask(self, label: str, worker: Worker) -> None:
+        side = self.sides[label]
         if self._key(label) not in self._cards:
             worker.load("card", "msa_kernels:card")
             self._cards[self._key(label)] = worker.call("card", "", [side.implementation])
         if (label, self.threads) not in self._software:
-            self._software[label, self.threads] = _software(worker)
-
-
-def _software(worker: Worker) -> dict[str, str]:
-    found = worker.info()
-    worker.load("versions", "msa_harness.environment:versions")
-    packages = worker.call("versions", "", [[name for name in SOFTWARE if name not in found]])
-    own = {name: str(found[name]) for name in SOFTWARE if name in found}
-    return {name: text for name in SOFTWARE if (text := {**own, **packages}.get(name, ""))}
+            self._software[label, self.threads] = software_of(worker)

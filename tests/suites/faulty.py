@@ -4,6 +4,7 @@
 """
 
 import faulty_attending
+import faulty_backward
 import faulty_buffers
 import faulty_selecting
 
@@ -11,5 +12,6 @@ BOTH = [*faulty_selecting.BOTH, *faulty_attending.BOTH, *faulty_buffers.BOTH]
 OPERATIONS = [
     *faulty_selecting.OPERATIONS,
     *faulty_attending.OPERATIONS,
+    *faulty_backward.OPERATIONS,
     *faulty_buffers.OPERATIONS,
 ]

@@ -115,6 +115,13 @@ class Method:
         count = -(-length // block)
         return pages[table[:count].long()].transpose(1, 2).flatten(0, 1)[:length]
 
+    def sparse_attention_backward(self, dout, q, k, v, out, lse, selection, **keywords):
+        leaves = [x.detach().float().requires_grad_() for x in (q, k, v)]
+        with torch.enable_grad():
+            found, _ = Method.sparse_attention(Method(), *leaves, selection, **keywords)
+            grads = torch.autograd.grad(found, leaves, dout.float())
+        return tuple(grad.to(x.dtype) for grad, x in zip(grads, (q, k, v), strict=True))
+
     def sparse_decode(self, q, k_pages, v_pages, selection, *, page_table, k_lens, scale):
         block, lengths = k_pages.shape[2], k_lens.tolist()
         k, v = (

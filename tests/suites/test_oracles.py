@@ -51,6 +51,25 @@ def test_selections_of_given_scores_agree(nan):
     assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("name", CHEAP)
+def test_gradients_are_those_of_autograd_through_the_second_oracle(name):
+    case = case_named(name)
+    x = make_inputs(case).double()
+    lengths = {"cu_q": x.cu_q, "cu_k": x.cu_k, "block": case.block}
+    scores = reference.block_scores(x.q_idx, x.k_idx, scale=case.index_scale, **lengths)
+    selection = reference.select_blocks(scores, cu_q=x.cu_q, cu_k=x.cu_k, **case.settings)
+    selection[::4] = -1  # rows that see nothing
+    leaves = [part.clone().requires_grad_() for part in (x.q, x.k, x.v)]
+    out, lse = second_oracle.sparse_attention(*leaves, selection, scale=case.scale, **lengths)
+    dout = torch.randn(out.shape, dtype=torch.float64)
+    want = torch.autograd.grad(out, leaves, dout)
+    got = reference.sparse_attention_backward(
+        dout, x.q, x.k, x.v, out.detach(), lse, selection, scale=case.scale, **lengths
+    )
+    for mine, right in zip(got, want, strict=True):
+        torch.testing.assert_close(mine, right, rtol=0, atol=1e-11)
+
+
 def test_empty_rows_agree():
     case = case_named("group-of-3")
     x = make_inputs(case).double()

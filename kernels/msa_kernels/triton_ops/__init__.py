@@ -16,8 +16,10 @@ _FOUND = find_spec("triton") is not None
 if _FOUND:
     from msa_kernels.triton_ops import limits
     from msa_kernels.triton_ops.attention import sparse_attention
+    from msa_kernels.triton_ops.backward import sparse_attention_backward
     from msa_kernels.triton_ops.combining import combine
     from msa_kernels.triton_ops.decoding import sparse_decode
+    from msa_kernels.triton_ops.launches import launches
     from msa_kernels.triton_ops.limits import CAPABILITIES
     from msa_kernels.triton_ops.pipeline import attend
     from msa_kernels.triton_ops.scoring import block_scores
@@ -28,8 +30,10 @@ __all__ = [
     "attend",
     "block_scores",
     "combine",
+    "launches",
     "select_blocks",
     "sparse_attention",
+    "sparse_attention_backward",
     "sparse_decode",
     "unavailable",
 ]

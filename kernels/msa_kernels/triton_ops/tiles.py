@@ -65,6 +65,28 @@ KEY_OUTER = {
     (4, 64): Tile(64, 8, 1),
     (4, 128): Tile(64, 8, 1),
 }
+#: The heads of one query, with three products a block instead of two.
+GRAD_QUERIES = {
+    (2, 16): Tile(16, 4, 2),
+    (2, 32): Tile(16, 4, 2),
+    (2, 64): Tile(16, 4, 2),
+    (2, 128): Tile(16, 4, 1),
+    (4, 16): Tile(16, 4, 1),
+    (4, 32): Tile(16, 4, 1),
+    (4, 64): Tile(16, 8, 1),
+    (4, 128): Tile(16, 8, 1),
+}
+#: Queries times heads against one block, with two gradients held.
+GRAD_KEYS = {
+    (2, 16): Tile(64, 8, 1),
+    (2, 32): Tile(64, 8, 1),
+    (2, 64): Tile(64, 8, 1),
+    (2, 128): Tile(64, 8, 1),
+    (4, 16): Tile(32, 8, 1),
+    (4, 32): Tile(32, 8, 1),
+    (4, 64): Tile(32, 8, 1),
+    (4, 128): Tile(32, 8, 1),
+}
 
 
 #: Asked for by name: triton 3.9 warns that its default will change.

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from msa_suites import SUITES
     from msa_suites.plan import hand_over, plan_gate
     from msa_suites.running import run_plan
-    from msa_suites.session import SOFTWARE
+    from msa_suites.versions import SOFTWARE
 
     options.pick("--suite", args.suite or (), SUITES)
     options.pick("--may-differ", args.may_differ or (), SOFTWARE)

@@ -43,6 +43,40 @@ def eager_attention(
     return out, lse
 
 
+def eager_backward(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    selection: Tensor,
+    *,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dq, dk, dv in the inputs' dtype, as in ``msa.reference``; every tile rounded to it."""
+    dtype, repeat = q.dtype, q.shape[1] // k.shape[1]
+    dq, dk, dv = (torch.zeros(x.shape) for x in (q, k, v))
+    for s in segments(cu_q, cu_k):
+        seen = torch.arange(s.k_len) <= s.positions()[:, None]
+        rows, tokens = slice(s.q_start, s.q_stop), slice(s.k_start, s.k_stop)
+        for head in range(q.shape[1]):
+            group = head // repeat
+            mask = selected_tokens(selection[rows, group], s.k_len, block) & seen
+            queries, up = q[rows, head].float(), dout[rows, head].float()
+            keys, values = k[tokens, group].float(), v[tokens, group].float()
+            logits = ((queries @ keys.T).to(dtype) * scale).masked_fill(~mask, -torch.inf)
+            weight = logits.float().softmax(-1).nan_to_num().to(dtype).float()
+            towards = (up @ values.T).to(dtype).float()
+            mean = (weight * towards).sum(-1, keepdim=True)
+            change = (weight * (towards - mean) * scale).to(dtype).float()
+            dq[rows, head] = change @ keys
+            dk[tokens, group] += change.T @ queries
+            dv[tokens, group] += weight.T @ up
+    return dq.to(dtype), dk.to(dtype), dv.to(dtype)
+
+
 def selected_tokens(selection: Tensor, tokens: int, block: int) -> Tensor:
     """Bool ``[t, tokens]`` of a selection ``[t, k]`` with negative entries for none."""
     columns = -(-tokens // block)

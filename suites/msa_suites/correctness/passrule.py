@@ -54,7 +54,13 @@ class Mismatch:
 
 
 def compare(
-    got: Tensor, truth: Tensor, *, eager: Tensor, dtype: torch.dtype, rows: Tensor | None = None
+    got: Tensor,
+    truth: Tensor,
+    *,
+    eager: Tensor,
+    dtype: torch.dtype,
+    rows: Tensor | None = None,
+    times: float = 1.0,
 ) -> Mismatch | None:
     """Judge ``got`` against ``truth``.
 
@@ -64,6 +70,7 @@ def compare(
         eager: the same shape, from an eager run in ``dtype``; the yardstick of rule 2.
         dtype: precision of the inputs; chooses the bounds.
         rows: bool ``[Tq, H]``, the rows to compare; all by default.
+        times: factor on the bounds.
 
     Returns:
         None if it passes.
@@ -89,9 +96,9 @@ def compare(
     # A right result must still be rounded once to the dtype it is returned in; in a case of a few
     # numbers the eager run may be spared that by luck.
     once = torch.finfo(dtype).eps / 2 * size.abs().max()
-    bound = TIMES_EAGER * float(torch.maximum(yardstick, once)) + FLOOR
+    bound = times * TIMES_EAGER * float(torch.maximum(yardstick, once)) + FLOOR
     eager_l2 = float(eager_error.norm() / size.norm().clamp_min(1e-300))
-    relative = max(RELATIVE_L2[dtype], min(TIMES_EAGER * eager_l2, MOST))
+    relative = times * max(RELATIVE_L2[dtype], min(TIMES_EAGER * eager_l2, MOST / times))
     row_limit = ROW_FACTOR * relative * size.norm(dim=-1) + FLOOR * size.shape[-1] ** 0.5
     wrong = (error.amax(-1) > bound) | (error.norm(dim=-1) > row_limit)
     if bool(wrong.any()):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msa_suites.correctness import (
     checks_attention,
+    checks_backward,
     checks_hygiene,
     checks_pipeline,
     checks_selection,
@@ -35,6 +36,7 @@ class Check:
 
 
 _scores, _given = checks_selection, checks_attention
+_grads, _BACKWARD = checks_backward, "sparse_attention_backward"
 _whole, _manners = checks_pipeline, checks_hygiene
 
 CHECKS: dict[str, Check] = {
@@ -56,6 +58,9 @@ CHECKS: dict[str, Check] = {
     "decode": Check(_given.decode, "sparse_decode", "decode"),
     "decode_lse": Check(_given.decode_lse, "sparse_decode", "decode"),
     "decode_empty_rows": Check(_given.decode_empty_rows, "sparse_decode", "decode"),
+    "backward": Check(_grads.backward, _BACKWARD),
+    "backward_empty_rows": Check(_grads.backward_empty_rows, _BACKWARD, "invariants"),
+    "backward_shared": Check(_grads.backward_shared, _BACKWARD, "invariants"),
     "pipeline": Check(_whole.pipeline, "attend"),
     "keep_everything": Check(_whole.keep_everything, "attend", "invariants"),
     "below_budget": Check(_whole.below_budget, "attend", "invariants"),

@@ -70,6 +70,9 @@ class Trial:
         chosen = (len(first), case.Hkv, topk)
         if operation == "select_blocks":
             return (Expected("selection", chosen, torch.int32),)
+        if operation == "sparse_attention_backward":
+            like = zip(("dq", "dk", "dv"), tensors[1:4], strict=True)
+            return tuple(Expected(name, tuple(x.shape), x.dtype) for name, x in like)
         out = Expected("out", tuple(first.shape), first.dtype)
         if operation == "attend":
             return (out, Expected("selection", chosen, torch.int32, optional=True))

@@ -2,58 +2,103 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "shared" / "compile_kernels.py"
-MMA = {90: "wgmma.mma_async", 100: "tcgen05.mma"}
-#: Products of 64 rows and more; the heads of one query are fewer.
-FULL = {"score_tile", "attend_list"}
-KERNELS = {"score_tile", "select_tile", "name_lists", "attend_list", "attend_slots", "merge_tile"}
-#: Bytes of stack, which is where registers spill.
-MOST_STACK = 0
-#: Bytes of shared memory that a program can have.
-MOST_SHARED = 232_448
+from msa_suites.aot.rules import RULES
+
+#: A change of the kernels, as an implementation of its own.
+CHANGED = """
+from msa_kernels.triton_ops import launches, tiles
+from msa_kernels.triton_ops.tiles import Tile
+
+{change}
+"""
 
 
-def compiled(arch, dtype, dim, block):
-    """What every launch became. A process of its own: this one interprets."""
+def bench(*argv, cwd=".", **changed):
+    """The command in a process of its own, which does not interpret as this one does."""
     environment = {name: text for name, text in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, SCRIPT, str(arch), dtype, str(dim), str(block)],
-        capture_output=True, text=True, env=environment, timeout=300,
+        [sys.executable, "-P", "-m", "msa_suites", *argv],
+        capture_output=True, text=True, cwd=cwd, env=environment | changed, timeout=600,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
 
 
-@pytest.mark.parametrize("arch", MMA)
-def test_every_kernel_compiles_for_tensor_cores(arch):
-    found = compiled(arch, "bfloat16", dim=128, block=128)
-    assert {one["kernel"] for one in found} == KERNELS
-    assert collections.Counter(one["kernel"] for one in found)["attend_slots"] == 2
-    for one in found:
-        assert one["stores"] > 0, one  # over the tensor-memory budget the compiler emits nothing
-        assert one["shared"] <= MOST_SHARED, one
-        assert one["stack"] <= MOST_STACK, one
-        if one["kernel"] in FULL:
-            assert one["mma"] == [MMA[arch]], one
-        elif one["kernel"] == "attend_slots":
-            assert one["mma"] == ["mma.sync"], one
-        else:
-            assert not one["mma"], one
+def aot(*argv, **how):
+    done = bench("aot", *argv, "--json", **how)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_every_kernel_is_as_it_must_be_on_both_architectures():
+    code, document = aot()
+    kernels = document["kernels"]
+    assert code == 0, [one for one in kernels if not one["ok"]]
+    assert all(one["ok"] and one["registers"] > 0 for one in kernels)
+    assert document["ran"].startswith("msa_kernels.triton_ops")
+    for arch, best in (("sm_90a", "wgmma.mma_async"), ("sm_100a", "tcgen05.mma")):
+        mine = [one for one in kernels if one["arch"] == arch]
+        assert len(mine) == 12  # launches
+        assert {one["name"].partition(".")[0] for one in mine} == set(RULES)
+        users = {one["name"] for one in mine if best in one["instructions"]}
+        assert users == {"score_tile", "attend_list", "grad_keys"}
 
 
 def test_float32_is_multiplied_without_rounding_to_tf32():
-    """Small, for products without tensor cores take a minute to compile at the paper's size."""
-    found = compiled(90, "float32", dim=32, block=16)
-    assert {one["kernel"] for one in found} == KERNELS
-    for one in found:
-        assert one["stores"] > 0, one
-        assert not one["mma"], one
+    code, document = aot("--arch", "sm_90a", "--build", "float32-D32-Bk16-R4-k16")
+    assert code == 0
+    for one in document["kernels"]:
+        assert not any("mma" in name for name in one["instructions"]), one
+
+
+@pytest.mark.parametrize(
+    ("kernel", "change", "arch", "words"),
+    [
+        ("score_tile", "Tile(128, 1, 1)", "sm_90a", "spills: wanted at most 0 bytes of stack"),
+        ("score_tile", "Tile(1024, 8, 1)", "sm_100a", "tensor memory: wanted at most 512"),
+        ("score_tile", "Tile(128, 8, 9)", "sm_90a", "shared memory: wanted at most 232448"),
+        ("attend_list", "Tile(32, 4, 1)", "sm_100a", "wanted tcgen05.mma, got mma.sync"),
+    ],
+    ids=["spill", "tensor-memory", "shared-memory", "fewer-rows"],
+)
+def test_a_tile_that_does_not_fit_is_named(tmp_path, kernel, change, arch, words):
+    table = {"score_tile": "SCORING", "attend_list": "KEY_OUTER"}[kernel]
+    text = CHANGED.format(change=f"tiles.{table}[2, 128] = {change}")
+    (tmp_path / "theirs.py").write_text(text)
+    options = ("--implementation", "theirs", "--arch", arch, "--kernel", kernel)
+    code, document = aot(*options, cwd=tmp_path)
+    (one,) = document["kernels"]
+    assert (code, one["ok"]) == (1, False)
+    assert words in one["detail"]
+
+
+def test_more_registers_than_base_are_a_regression(tmp_path):
+    for side, change in (("base", ""), ("head", "tiles.QUERY_OUTER[2, 128] = Tile(16, 1, 2)")):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "theirs.py").write_text(CHANGED.format(change=change))
+    options = ["--implementation", "theirs", "--base-path", "base", "--head-path", "head"]
+    done = bench("gate", *options, "--suite", "aot", "--out", "run", "--json", cwd=tmp_path)
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["verdict"]) == (1, "REGRESSION"), done.stderr
+    verdicts = {one["name"]: one["verdict"] for one in document["series"]}
+    assert verdicts["aot/registers/sm_90a"] == "REGRESSION"
+    assert verdicts["aot/matrix_unit/sm_90a"] == "PASS"
+
+
+def test_what_cannot_be_compiled_says_why(tmp_path):
+    (tmp_path / "theirs.py").write_text("def attend(): ...\n")
+    done = bench("aot", "--implementation", "theirs", cwd=tmp_path)
+    assert (done.returncode, "wanted one with a function `launches`" in done.stderr) == (2, True)
+    done = bench("aot", TRITON_INTERPRET="1")
+    assert (done.returncode, "TRITON_INTERPRET: wanted it unset" in done.stderr) == (2, True)
+    done = bench("aot", "--kernel", "score")
+    assert (done.returncode, "--kernel: wanted one that is launched" in done.stderr) == (2, True)
+    done = bench("aot", "--build", "bfloat16")
+    assert (done.returncode, "--build: wanted" in done.stderr) == (2, True)

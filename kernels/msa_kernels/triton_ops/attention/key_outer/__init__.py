@@ -8,18 +8,16 @@ of a row are merged by their LSEs. Nothing waits for the device, and nothing is 
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 
-from msa_kernels.triton_ops.attention.key_outer.kernel import attend_list, name_lists
+from msa_kernels.triton_ops.attention.key_outer.kernel import attend_list
+from msa_kernels.triton_ops.attention.lists import list_slots
 from msa_kernels.triton_ops.combining import merge
 from msa_kernels.triton_ops.limits import on
-from msa_kernels.triton_ops.tiles import FUSION, KEY_OUTER, halvings, padded, tile_of
+from msa_kernels.triton_ops.tiles import KEY_OUTER, halvings, padded, tile_of
 
 #: Bytes of partial outputs that are held at a time.
 _HELD = 1 << 31
-#: Comparisons that a program makes at once when it looks for blocks that stand there twice.
-_COMPARED = 4096
 
 
 def attend_packed(
@@ -65,45 +63,20 @@ def _attend_chunk(
     groups, topk = selection.shape[1:]
     cu_q, cu_k = cu_q.contiguous(), cu_k.contiguous()
     sequences = len(cu_q) - 1
-    blocks = len(k) // block + sequences  # at most
-    lists, entries = groups * blocks, rows * groups * topk
-    slots = padded(topk, 2)
-    names = selection.new_empty((entries,))
-    items = max(_COMPARED // slots**2, 1)
+    entries = rows * groups * topk
     tile = tile_of(KEY_OUTER, q)
     each = tile.rows // (heads // groups)
     outs = out.new_empty((rows, heads, topk, dim))
     lses = lse.new_full((rows, heads, topk), -torch.inf)
     with on(q):
-        name_lists[triton.cdiv(rows * groups, items),](
-            selection,
-            names,
-            cu_q,
-            cu_k,
-            *selection.stride(),
-            low,
-            rows * groups,
-            blocks,
-            len(k),
-            sequences,
-            halvings(sequences),
-            GROUPS=groups,
-            BLOCK=block,
-            TOPK=topk,
-            SLOTS=slots,
-            ITEMS=items,
-            num_warps=4,
-            **FUSION,
-        )
-        names, order = torch.sort(names, stable=True)
-        edges = torch.arange(lists + 1, dtype=torch.int32, device=q.device)
-        starts = torch.searchsorted(names, edges, out_int32=True)
+        found = list_slots(selection, low, rows, cu_q=cu_q, cu_k=cu_k, block=block, tokens=len(k))
+        lists = groups * found.blocks
         attend_list[entries // each + lists,](
             q,
             k,
             v,
-            order,
-            starts,
+            found.order,
+            found.starts,
             outs,
             lses,
             cu_q,
@@ -113,7 +86,7 @@ def _attend_chunk(
             *v.stride(),
             float(scale),
             low,
-            blocks,
+            found.blocks,
             len(k),
             entries,
             halvings(lists),

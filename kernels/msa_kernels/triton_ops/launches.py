@@ -1,0 +1,59 @@
+"""Every launch of this implementation on tensors of a shape: for whoever compiles and never runs.
+
+The contents are zeros and the results mean nothing. Launchers take CPU tensors here because the
+caller has put a compilation in the place of each launch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from msa.packing import cumulative
+from msa_kernels.triton_ops.attention import key_outer, query_outer
+from msa_kernels.triton_ops.backward import differentiate
+from msa_kernels.triton_ops.combining import merge
+from msa_kernels.triton_ops.scoring import score_rows
+from msa_kernels.triton_ops.selecting import select_rows
+
+#: Enough for several tiles, and for as many programs that no launch is split for want of them.
+_ROWS, _KEYS, _REQUESTS = 256, 4096, 2
+
+
+def launches(*, dtype: str, heads: int, groups: int, dim: int, block: int, topk: int) -> None:
+    """Call every launcher once.
+
+    Args:
+        dtype: ``float32``, ``float16`` or ``bfloat16``.
+        heads: Hq.
+        groups: Hkv.
+        dim: D, and Di.
+        block: tokens per block.
+        topk: blocks kept.
+    """
+    packing: dict[str, Any] = {
+        "cu_q": cumulative([_ROWS]),
+        "cu_k": cumulative([_KEYS]),
+        "block": block,
+    }
+    q = torch.zeros(_ROWS, heads, dim, dtype=getattr(torch, dtype))
+    k, v = torch.zeros(2, _KEYS, groups, dim, dtype=q.dtype)
+    selection = torch.zeros(_ROWS, groups, topk, dtype=torch.int32)
+    out, lse = torch.zeros_like(q), torch.zeros(_ROWS, heads)
+    scores = torch.zeros(_ROWS, groups, _KEYS // block)
+    score_rows(q[:, :groups].contiguous(), k[:, :1].contiguous(), scores, 0, **packing, scale=0.1)
+    select_rows(scores, selection, 0, **packing, local_blocks=1, sink_blocks=0)
+    for way in (query_outer, key_outer):
+        way.attend_packed(q, k, v, selection, out, lse, **packing, scale=0.1)
+    k_pages, v_pages = q.new_zeros(2, _KEYS // block, groups, block, dim)
+    some = slice(0, 4 * _REQUESTS)
+    query_outer.attend_paged(
+        q[some], k_pages, v_pages, selection[some], out[some], lse[some],
+        page_table=torch.zeros(_REQUESTS, _KEYS // block, dtype=torch.int32),
+        k_lens=torch.full((_REQUESTS,), _KEYS, dtype=torch.int32),
+        scale=0.1,
+    )  # fmt: skip
+    differentiate(out, q, k, v, out, lse, selection, **packing, scale=0.1)
+    parts = torch.zeros(3, *q.shape)
+    merge(parts, torch.zeros(3, *lse.shape), parts[0], lse)

@@ -1,0 +1,1 @@
+"""What the compiler makes of an implementation's kernels, without a GPU."""

@@ -1,0 +1,55 @@
+"""Checks of the gradients of attention over a given selection."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from msa import reference
+from msa_suites.correctness.eager import eager_backward
+from msa_suites.correctness.passrule import compare
+from msa_suites.correctness.trial import Trial
+
+#: Bounds of gradients, in those of the forward: they pass through three products instead of two.
+GRADIENT_TIMES = 3.0
+_NAMES = ("dq", "dk", "dv")
+
+
+def backward(t: Trial) -> None:
+    """Gradients of attention by queries, keys and values."""
+    _differentiate(t, t.material.selection)
+
+
+def backward_empty_rows(t: Trial) -> None:
+    """Rows without any block give gradients of 0, beside rows that have some."""
+    chosen = t.material.selection.clone()
+    chosen[::3] = -1
+    chosen[1::5, -1] = -1
+    _differentiate(t, chosen)
+
+
+def backward_shared(t: Trial) -> None:
+    """All queries share the first block, and slots are left over: none is counted twice."""
+    chosen = t.material.selection.clone()
+    chosen[..., 1:] = torch.where(chosen[..., 1:] == 0, -1, chosen[..., 1:])
+    chosen[..., 0] = 0
+    _differentiate(t, chosen)
+
+
+def _differentiate(t: Trial, chosen: Tensor) -> None:
+    m, case = t.material, t.case
+    x, exact = m.inputs, m.exactly
+    out, lse = m.truth_of(chosen)
+    generator = torch.Generator().manual_seed(case.seed + 1)
+    dout = torch.randn(x.q.shape, generator=generator).to(x.q.dtype)
+    settings = {**m.lengths, "block": case.block, "scale": case.scale}
+    given = (dout, x.q, x.k, x.v, out.to(x.q.dtype), lse.float(), chosen)
+    got = t.run("sparse_attention_backward", (given, settings))
+    precise = (dout.double(), exact.q, exact.k, exact.v, out, lse.float(), chosen)
+    truth = reference.sparse_attention_backward(*precise, **settings)
+    eager = eager_backward(dout, x.q, x.k, x.v, chosen, **settings)
+    for name, mine, right, yardstick in zip(_NAMES, got, truth, eager, strict=True):
+        assert mine is not None
+        wrong = compare(mine, right, eager=yardstick, dtype=x.q.dtype, times=GRADIENT_TIMES)
+        if wrong is not None:
+            t.fail(name, wrong)
