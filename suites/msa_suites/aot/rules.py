@@ -45,7 +45,7 @@ class Rule:
 #: heads of one query have too few rows for the fastest instruction.
 RULES = {
     "score_tile": Rule("best"),
-    "select_tile": Rule(),
+    "select_tile": Rule(spill_bytes=8),  # k no power of two: one register, outside of the loop
     "attend_slots": Rule("any"),
     "name_lists": Rule(),
     "attend_list": Rule("best"),
