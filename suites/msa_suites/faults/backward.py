@@ -16,7 +16,7 @@ _GATE = "method:reference"
 def queries_that_share_a_block_overwrite_each_other(
     right: Given, dout: Tensor, *tensors: Tensor, **rest: Given
 ) -> Given:
-    """Of two neighbours that chose a block, the second one's part of dK and dV is all that stays."""
+    """Of two neighbours that chose a block only the second one's part of dK and dV stays."""
     dq, _, _ = right(dout, *tensors, **rest)
     last = dout.clone()
     last[:-1:2] = 0
