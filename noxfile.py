@@ -190,9 +190,4 @@ def gpu(session: nox.Session) -> None:
     session.env["PYTHONPATH"] = os.pathsep.join(
         str(Path(folder).resolve()) for folder in (".", "kernels", "suites", "harness", "reports")
     )
-    bench(
-        session,
-        "check",
-        *("--device", "cuda", "--suite", "correctness", "--suite", "speed"),
-        *session.posargs,
-    )
+    bench(session, "gpu", *session.posargs)

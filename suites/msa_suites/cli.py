@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "mutants": "change the method's code automatically and show what the gate kills",
     "calibrate": "false alarms and detectable effects of the gate on this machine",
     "aot": "compile every kernel without a GPU and say what the compiler made of it",
+    "gpu": "the whole pass on a GPU: conformance, repeated bits, speed to 1M tokens",
     "train": "train the embedded model",
     "report": "page, comment and plots of a run",
     "list": "what there is, and why something cannot run here",

@@ -1,0 +1,188 @@
+"""``msa-bench gpu``: the whole pass on a GPU, for which torch and the kernels are enough."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msa_suites.commands import options
+
+if TYPE_CHECKING:
+    from msa_suites.gpu.timing import Clock
+
+PARTS = ("conformance", "races", "speed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    options.add_implementation(parser, "triton")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="where it runs; cpu tries it out"
+    )
+    parser.add_argument(
+        "--lengths", type=options.positive, nargs="+", metavar="N", help="tokens (4096 to 1048576)"
+    )
+    options.add_only(parser, "--part", f"only this part: {', '.join(PARTS)}")
+    options.add_profile(parser)
+    parser.add_argument(
+        "--seconds",
+        type=options.positive,
+        default=480,
+        help="no row begins later than this after the start",
+    )
+    options.add_out(parser, "directory of gpu.json and gpu.md (default: runs/<time>-gpu)")
+    options.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    import msa_kernels
+    from msa_harness.files import check_writable
+    from msa_harness.records import write_atomic
+    from msa_suites import runner
+    from msa_suites.gpu.page import markdown
+    from msa_suites.gpu.timing import Clock
+
+    began = time.monotonic()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "--device: wanted a CUDA device, got none; --device cpu tries the pass out"
+        )
+    parts = options.pick("--part", args.part or PARTS, PARTS)
+    args.out = args.out or runner.default_directory("gpu")
+    check_writable(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    implementation = msa_kernels.load(args.implementation)
+    clock = Clock(args.device)
+    document: dict[str, Any] = {
+        "implementation": args.implementation,
+        "ran": _ran(implementation),
+        "command": shlex.join(["msa-bench", *args.argv]),
+        **_place(args.device),
+        "ceilings": clock.ceilings(),
+        "conformance": {"problem": "not asked for"},
+        "races": [],
+        "rows": [],
+    }
+
+    def keep() -> None:
+        text = json.dumps(document, indent=1, default=str) + "\n"
+        write_atomic(args.out / "gpu.json", text)
+        write_atomic(args.out / "gpu.md", markdown(document))
+
+    with runner.progress("gpu", options.stderr_console()) as say:
+        if "conformance" in parts:
+            say("conformance")
+            document["conformance"] = _conformance(args)
+            keep()
+        if "races" in parts:
+            say("repeated bits")
+            document["races"] = _races(args, implementation)
+            keep()
+        if "speed" in parts:
+            for row in _speed(args, implementation, clock, until=began + args.seconds, say=say):
+                document["rows"].append(row)
+                keep()
+    keep()
+    if args.json:
+        options.print_json(document)
+    else:
+        print(markdown(document))
+        print(f"results: {Path(args.out) / 'gpu.json'}")
+    return 1 if _failed(document) else 0
+
+
+def _ran(implementation: Any) -> str:  # noqa: ANN401
+    import msa_kernels
+    from msa_harness.attestation import ran
+
+    found = msa_kernels.identity(implementation).as_dict()
+    return ran(str(found["name"]), {n: str(found.get(n) or "") for n in ("version", "sha256")})
+
+
+def _place(device: str) -> dict[str, Any]:
+    """The machine and the commit, for the record."""
+    from msa_harness.environment import capture
+    from msa_harness.subjects import SubjectError, is_dirty, resolve_revision
+    from msa_suites.plan import here
+
+    commit, dirty = "unknown", False
+    if (here() / ".git").exists():
+        with contextlib.suppress(SubjectError):
+            commit, dirty = resolve_revision(here(), "HEAD"), is_dirty(here())
+    found = capture(threads=1, device=device, commit=commit, dirty=dirty)
+    return {
+        "commit": commit + (", uncommitted changes" if dirty else ""),
+        "device": {
+            "name": found.gpu.get("name") or found.cpu_model,
+            "driver": found.gpu.get("driver", ""),
+            "python": found.python,
+            "torch": found.packages.get("torch", ""),
+            "triton": found.packages.get("triton", ""),
+        },
+    }
+
+
+def _conformance(args: argparse.Namespace) -> dict[str, Any]:
+    from msa_suites.correctness.run import to_document
+    from msa_suites.correctness.suite import check_side
+    from msa_suites.plan import plan_conformance
+    from msa_suites.session import Session
+
+    args.python = args.path = None
+    plan = plan_conformance(args)
+    session = Session(
+        sides=plan.sides, profile=args.profile, device=args.device, judge_paths=plan.judge_paths
+    )
+    results = list(check_side(session, "head"))
+    document = to_document(results, implementation=args.implementation, more={})
+    return {name: document[name] for name in ("passed", "failed", "skipped", "failures")}
+
+
+def _races(args: argparse.Namespace, implementation: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    from msa_suites.gpu.running import repeated_bits
+    from msa_suites.gpu.shapes import Timed
+
+    length = min(args.lengths or [4096])
+    dtype = _dtype(args.device)
+    table = [Timed(what, length, batch=1, dtype=dtype) for what in ("prefill", "scores", "topk")]
+    table.append(Timed("decode", length, batch=4, dtype=dtype))
+    return list(repeated_bits(table, implementation, args.device))
+
+
+def _speed(
+    args: argparse.Namespace,
+    implementation: Any,  # noqa: ANN401
+    clock: Clock,
+    *,
+    until: float,
+    say: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    import torch
+
+    from msa_suites.gpu.running import speed_rows
+    from msa_suites.gpu.shapes import LENGTHS, table
+
+    memory = torch.cuda.mem_get_info()[0] if args.device == "cuda" else 8 << 30
+    rows = table(args.lengths or LENGTHS, memory=int(0.9 * memory))
+    dtype = _dtype(args.device)
+    timed = (replace(row, dtype=dtype) for row in rows)
+    return speed_rows(timed, implementation, clock, until=until, say=say)
+
+
+def _dtype(device: str) -> str:
+    return "bfloat16" if device == "cuda" else "float32"
+
+
+def _failed(document: dict[str, Any]) -> bool:
+    found = document["conformance"]
+    problems = [row["problem"] for row in (*document["races"], *document["rows"])]
+    late = "not measured"
+    return bool(found.get("failed")) or any(p and not p.startswith(late) for p in problems)

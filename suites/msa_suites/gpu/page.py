@@ -1,0 +1,78 @@
+"""The result of a pass as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: The last two: shares of the measured product's FLOP/s and of the measured copy's bytes/s.
+_COLUMNS = (
+    *("work", "tokens", "batch", "overlap", "heads", "ms"),
+    *("torch's fastest", "ms", "ratio", "of FLOP/s", "of bytes/s"),
+)
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    """Device, what passed, and one table of all times."""
+    device, ceilings = document["device"], document["ceilings"]
+    lines = [
+        f"# {document['implementation']} on {device['name']}",
+        "",
+        f"{document['ran']}; torch {device['torch']}, triton {device['triton'] or 'none'}, driver "
+        f"{device['driver'] or 'unknown'}, Python {device['python']}; commit {document['commit']}.",
+        "",
+        f"    {document['command']}",
+        "",
+        f"Copy {ceilings['bytes_per_second'] / 1e12:.2f} TB/s, product "
+        f"{ceilings['flops_per_second'] / 1e12:.3g} TFLOP/s, measured in this run.",
+        "",
+        _conformance(document["conformance"]),
+        *(f"- {one}" for one in document["conformance"].get("failures", ())),
+        _races(document["races"]),
+        "",
+        "Medians of all calls; the ratio is to the fastest of torch's own at the same shape, the "
+        "shares are of this run's product and copy.",
+        "",
+        f"| {' | '.join(_COLUMNS)} |",
+        "|---" * len(_COLUMNS) + "|",
+        *(_line(row, ceilings) for row in document["rows"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _conformance(found: Mapping[str, Any]) -> str:
+    if "passed" not in found:
+        return f"Conformance: {found['problem']}."
+    return (
+        f"Conformance: {found['passed']} passed, {found['failed']} failed, "
+        f"{found['skipped']} skipped."
+    )
+
+
+def _races(found: Sequence[Mapping[str, Any]]) -> str:
+    wrong = [f"{row['name']}: {row['problem']}" for row in found if row["problem"]]
+    if not found:
+        return "Same bits in repeated calls: not asked for."
+    good = len(found) - len(wrong)
+    text = f"Same bits in {found[0]['calls']} calls: {good} of {len(found)}."
+    return " ".join([text, *wrong])
+
+
+def _line(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
+    shape = (
+        f"| {row['what']} | {row['length']:,} | {row['batch']} | {row['overlap']} "
+        f"| {row['heads']}/{row['groups']} |"
+    )
+    if row["problem"]:
+        return f"{shape} {row['problem'].replace('|', '/')} | | | | | |"
+    other = "| |"
+    if "other" in row:
+        other = f"{row['other']} | {1e3 * statistics.median(row['other_seconds']):.3g} |"
+        other += f" {row['ratio']:.2f} |"
+    else:
+        other = "| | |"
+    product = row["flops_per_second"] / ceilings["flops_per_second"]
+    copied = row["bytes_per_second"] / ceilings["bytes_per_second"]
+    middle = 1e3 * statistics.median(row["seconds"])
+    return f"{shape} {middle:.3g} | {other} {product:.0%} | {copied:.0%} |"

@@ -1,0 +1,110 @@
+"""One row after another, each kept as soon as it is measured."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from msa_suites.gpu.shapes import Timed
+from msa_suites.gpu.timing import LEAST, Clock
+from msa_suites.gpu.work import Work, work_of
+
+#: Calls of one row whose results must be the same bits.
+REPEATS = 20
+#: From this length on a dense prefill takes a second and more: two calls, of the backend that won.
+LONG = 262_144
+
+Row = dict[str, Any]
+
+
+def speed_rows(
+    table: Iterable[Timed],
+    implementation: Any,  # noqa: ANN401
+    clock: Clock,
+    *,
+    until: float,
+    say: Callable[[str], None],
+) -> Iterator[Row]:
+    """Times of every row that ends before ``until`` (of ``time.monotonic``); why not, of the rest.
+
+    Args:
+        table: what to time, in this order.
+        implementation: has ``attend``, or the operations that a row calls.
+        clock: of its device.
+        until: no row begins after it.
+        say: told what is going on.
+    """
+    won: dict[str, str] = {}  # by kind of work: the backend that was fastest at shorter lengths
+    for row in table:
+        found: Row = {"name": row.name, **asdict(row)}
+        if time.monotonic() > until:
+            yield found | {"problem": "not measured: the time was up"}
+            continue
+        say(row.name)
+        try:
+            yield found | _measured(row, work_of(row, implementation, clock.device), clock, won)
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            yield found | {"problem": f"{type(error).__name__}: {_line(error)}"}
+
+
+def _measured(row: Timed, work: Work, clock: Clock, won: dict[str, str]) -> Row:
+    wrong = work.problem(work.msa())
+    if wrong:
+        return {"problem": wrong}  # nothing is timed on a wrong result
+    least = 2 if row.length >= LONG else LEAST
+    seconds = clock.times(work.msa, least=least)
+    middle = statistics.median(seconds)
+    found: Row = {
+        "seconds": seconds,
+        "flops_per_second": work.flops / middle,
+        "bytes_per_second": work.moved_bytes / middle,
+        "problem": "",
+    }
+    others: dict[str, list[float]] = {}
+    failed: dict[str, str] = {}
+    names = list(work.others)
+    if row.what == "prefill" and row.length >= LONG and row.what in won:
+        names = [won[row.what]]
+    for name in names:
+        try:
+            others[name] = clock.times(work.others[name], least=least)
+        except RuntimeError as error:  # a backend that is not there, or not for this shape
+            failed[name] = _line(error)
+    if others:
+        best = min(others, key=lambda name: statistics.median(others[name]))
+        won[row.what] = best
+        ratio = statistics.median(others[best]) / middle
+        found |= {"other": best, "other_seconds": others[best], "ratio": ratio}
+    return found | {"others_failed": failed}
+
+
+def repeated_bits(table: Iterable[Timed], implementation: Any, device: str) -> Iterator[Row]:  # noqa: ANN401
+    """Whether :data:`REPEATS` calls of each row give the same bits."""
+    for row in table:
+        problem = ""
+        try:
+            work = work_of(row, implementation, device)
+            first = _tensors(work.msa())
+            for _ in range(REPEATS - 1):
+                again = _tensors(work.msa())
+                if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
+                    problem = "results move between identical calls"
+                    break
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            problem = f"{type(error).__name__}: {_line(error)}"
+        yield {"name": row.name, "calls": REPEATS, "problem": problem}
+
+
+def _tensors(result: object) -> list[torch.Tensor]:
+    parts = result if isinstance(result, tuple | list) else [result]
+    # As bits: NaN is never equal to itself.
+    return [x.contiguous().view(torch.int8).clone() for x in parts if isinstance(x, torch.Tensor)]
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or "no message").splitlines()[0][:200]

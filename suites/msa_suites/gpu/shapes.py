@@ -1,0 +1,97 @@
+"""What the pass times, and how much work it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from msa import cost
+
+OVERLAPS = ("low", "half", "high")
+LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
+BATCHES = (1, 8, 32, 128)
+#: Neighbouring queries that share an index query, by overlap.
+SPANS = {"low": 1, "half": 16, "high": 512}
+#: Query and KV heads: the paper's, and slices of it for two and four devices.
+HEADS = ((64, 4), (32, 2), (16, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One row of the table (letters as in the paper).
+
+    Attributes:
+        what: ``prefill`` (scores, selection and attention), ``decode`` (the same for one token over
+            a paged cache), ``scores`` or ``topk``.
+        length: tokens of each sequence.
+        batch: sequences.
+        overlap: of neighbouring selections.
+        heads: Hq.
+        groups: Hkv.
+        dim: D and Di.
+        block: Bk.
+        topk: k.
+        dtype: of queries, keys and values.
+    """
+
+    what: str
+    length: int
+    batch: int = 1
+    overlap: str = "low"
+    heads: int = 64
+    groups: int = 4
+    dim: int = 128
+    block: int = 128
+    topk: int = 16
+    dtype: str = "bfloat16"
+
+    @property
+    def name(self) -> str:
+        """Stable: a run that goes on finds its rows by it."""
+        return (
+            f"{self.what}/{self.length}/batch-{self.batch}/{self.overlap}"
+            f"/{self.heads}-{self.groups}"
+        )
+
+    @property
+    def shape(self) -> cost.CostShape:
+        """For the arithmetic of :mod:`msa.cost`."""
+        return cost.CostShape(
+            q_heads=self.heads,
+            kv_heads=self.groups,
+            dim=self.dim,
+            index_dim=self.dim,
+            block=self.block,
+            topk=self.topk,
+        )
+
+    @property
+    def bytes_held(self) -> int:
+        """Inputs and outputs of MSA and of dense attention together, at most."""
+        rows = self.batch * (1 if self.what == "decode" else self.length)
+        keys = self.batch * self.length
+        each = 2 if self.dtype != "float32" else 4
+        queries = 4 * rows * (self.heads + self.groups) * self.dim * each
+        scores = 4 * rows * self.groups * (self.length // self.block)
+        return queries + 5 * keys * self.groups * self.dim * each + min(scores, 1 << 30)
+
+
+def table(lengths: Iterable[int] = LENGTHS, *, memory: int) -> Iterator[Timed]:
+    """All rows that fit ``memory`` bytes, short ones first."""
+    lengths = sorted(lengths)
+    rows = [
+        *(Timed("prefill", n, overlap=o) for n in lengths for o in OVERLAPS),
+        *(Timed("prefill", n, heads=h, groups=g) for n in lengths for h, g in HEADS[1:]),
+        *(Timed("prefill", lengths[0], batch=b) for b in BATCHES[1:3]),
+        *(Timed("decode", n, batch=b) for n in lengths for b in BATCHES),
+        *(Timed(what, n) for n in lengths for what in ("scores", "topk")),
+    ]
+    # What matters most first, should the time run out: the plain line, then the rest by its length.
+    plain = ("low", *HEADS[0])
+    rows.sort(
+        key=lambda row: (
+            (row.overlap, row.heads, row.groups) != plain,
+            row.length * row.batch,
+        )
+    )
+    yield from (row for row in rows if row.bytes_held <= memory)

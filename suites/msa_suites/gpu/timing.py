@@ -1,0 +1,60 @@
+"""Seconds of a call on its device: events on a GPU, with the L2 cache emptied before each call."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+#: More than the L2 cache of any GPU there is.
+_FLUSHED = 256 << 20
+#: Calls of one row: at least, at most, and the seconds that they may take together.
+LEAST, MOST, SECONDS = 3, 30, 0.5
+
+
+class Clock:
+    """Times calls on one device.
+
+    Args:
+        device: ``cuda`` or ``cpu``.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._flushed = torch.empty(_FLUSHED if device == "cuda" else 0, dtype=torch.int8)
+        self._flushed = self._flushed.to(device)
+
+    def times(self, call: Callable[[], object], *, least: int = LEAST) -> list[float]:
+        """Seconds of each call, after one that nobody times: it compiles, and fills what is kept.
+
+        A call that takes longer than all of :data:`SECONDS` is made ``least`` times.
+        """
+        first = self._once(call)
+        wanted = int(SECONDS / max(self._once(call), 1e-6)) if first < 10 * SECONDS else 0
+        return [self._once(call) for _ in range(min(max(wanted, least), MOST))]
+
+    def _once(self, call: Callable[[], object]) -> float:
+        if self.device != "cuda":
+            began = time.perf_counter()
+            call()
+            return time.perf_counter() - began
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._flushed.zero_()
+        start.record()
+        call()
+        stop.record()
+        stop.synchronize()
+        return float(start.elapsed_time(stop)) / 1e3
+
+    def ceilings(self) -> dict[str, float]:
+        """What this device reaches: bytes/s of a copy (read and written), FLOP/s of a product."""
+        size, side = (1 << 30, 8192) if self.device == "cuda" else (1 << 24, 512)
+        dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
+        source = torch.empty(size, dtype=torch.int8, device=self.device)
+        target = torch.empty_like(source)
+        a = torch.randn(side, side, device=self.device, dtype=dtype)
+        copied = statistics.median(self.times(lambda: target.copy_(source)))
+        multiplied = statistics.median(self.times(lambda: a @ a))
+        return {"bytes_per_second": 2 * size / copied, "flops_per_second": 2 * side**3 / multiplied}

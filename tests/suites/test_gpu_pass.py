@@ -1,0 +1,123 @@
+"""The pass on a GPU, tried out on a CPU: what it runs, times, refuses and writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from test_gate_end_to_end import bench
+
+from msa import fast
+from msa_suites.gpu.page import markdown
+from msa_suites.gpu.running import REPEATS, repeated_bits, speed_rows
+from msa_suites.gpu.shapes import LENGTHS, Timed, table
+from msa_suites.gpu.timing import MOST, Clock
+
+SMALL = {"heads": 4, "groups": 2, "dim": 32, "block": 16, "topk": 4, "dtype": "float32"}
+KINDS = ("prefill", "decode", "scores", "topk")
+
+
+def rows(implementation, *kinds, until=float("inf")):
+    timed = [Timed(what, 256, batch=2 if what == "decode" else 1, **SMALL) for what in kinds]
+    clock = Clock("cpu")
+    return list(speed_rows(timed, implementation, clock, until=until, say=lambda _text: None))
+
+
+def changed(**operations):
+    names = ("attend", "block_scores", "select_blocks", "sparse_decode")
+    return SimpleNamespace(**{name: getattr(fast, name) for name in names} | operations)
+
+
+def test_every_kind_of_work_is_timed_against_what_torch_has():
+    found = {row["what"]: row for row in rows(fast, *KINDS)}
+    assert not any(row["problem"] for row in found.values()), found
+    assert all(3 <= len(row["seconds"]) <= MOST for row in found.values())
+    assert found["prefill"]["other"] == "flash"
+    assert found["topk"]["other"] == "torch.topk"
+    assert "other" not in found["scores"]
+    prefill = found["prefill"]
+    assert prefill["ratio"] > 0
+    assert prefill["flops_per_second"] > 0
+
+
+def test_a_wrong_output_is_not_timed_and_an_error_is_a_row():
+    def shifted(*tensors, **settings):
+        out, selection = fast.attend(*tensors, **settings)
+        return out.roll(1, 0), selection
+
+    def broken(*_, **__):
+        raise ValueError("q: wanted something else\nand more")
+
+    (row,) = rows(changed(attend=shifted), "prefill")
+    assert row["problem"].startswith("output of row 255, group 0: relative error")
+    assert "seconds" not in row
+    (row,) = rows(changed(select_blocks=broken), "topk")
+    assert row["problem"] == "ValueError: q: wanted something else"
+
+
+def test_rows_beyond_the_time_are_said_and_not_lost():
+    first, second = rows(fast, "scores", "topk", until=time.monotonic() - 1)
+    assert first["problem"] == second["problem"] == "not measured: the time was up"
+
+
+def test_results_that_move_between_calls_are_found():
+    def noisy(*tensors, **settings):
+        out, selection = fast.attend(*tensors, **settings)
+        return out + 1e-7 * torch.rand(1), selection
+
+    timed = [Timed("prefill", 64, **SMALL)]
+    (row,) = repeated_bits(timed, fast, "cpu")
+    assert not row["problem"]
+    (row,) = repeated_bits(timed, changed(attend=noisy), "cpu")
+    assert (row["calls"], row["problem"]) == (REPEATS, "results move between identical calls")
+
+
+def test_the_table_ends_where_memory_does_and_begins_with_the_plain_line():
+    everything = list(table(memory=1 << 60))
+    assert {row.length for row in everything} == set(LENGTHS)
+    assert len({row.name for row in everything}) == len(everything)
+    fitting = list(table(memory=80 << 30))
+    assert any(row.what == "prefill" and row.length == 1 << 20 for row in fitting)
+    assert not any(row.what == "decode" and row.length * row.batch > 1 << 24 for row in fitting)
+    plain = [row for row in fitting if row.overlap == "low" and row.heads == 64]
+    assert fitting[: len(plain)] == plain
+
+
+def test_the_command_keeps_what_it_measured(tmp_path):
+    options = ["--device", "cpu", "--implementation", "torch", "--lengths", "256", "--seconds", "1"]
+    done = bench(tmp_path, "gpu", *options, "--part", "races", "--part", "speed", "--out", "here")
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "here" / "gpu.json").read_text())
+    assert [row["problem"] for row in document["races"]] == [""] * 4
+    assert all(row.get("seconds") or row["problem"] for row in document["rows"])
+    assert len(document["rows"]) == len(list(table([256], memory=8 << 30)))
+    page = (tmp_path / "here" / "gpu.md").read_text()
+    assert page == markdown(document)
+    assert "Same bits in 20 calls: 4 of 4." in page
+    assert str(tmp_path) not in page
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(tmp_path):
+    done = bench(tmp_path, "gpu", "--implementation", "torch")
+    assert done.returncode == 2
+    assert "--device: wanted a CUDA device, got none" in done.stderr
+
+
+def test_it_needs_nothing_that_a_gpu_machine_lacks(tmp_path):
+    absent = ("lm_eval", "asv", "pydantic", "plotly", "nox", "accelerate", "evaluate")
+    options = ["--device", "cpu", "--implementation", "torch", "--lengths", "128", "--seconds", "1"]
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent}, None))\n"
+        "from msa_suites.cli import main\n"
+        f"sys.exit(main(['gpu', *{options}, '--part', 'races', '--out', 'there']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
