@@ -9,6 +9,7 @@ from unittest import mock
 import torch
 from hypothesis import strategies as st
 
+import msa.attended
 import msa.fast.attention
 import msa.fast.decoding
 import msa.fast.gathered
@@ -34,7 +35,8 @@ _TILES = (
     (msa.fast.gathered, "_RUN", 8),
     (msa.fast.gathered, "_TILE_ROWS", 16),
     (msa.fast.decoding, "_HELD", 16),
-    (reference, "_ROWS", 3),
+    (reference, "ROWS", 3),
+    (msa.attended, "ROWS", 3),
 )
 
 
