@@ -7,10 +7,10 @@ not: its workers start from nothing, each with an interpreter and a memory layou
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -96,19 +96,17 @@ class Forked:
         self.stderr: BufferedReader = os.fdopen(errors, "rb")
         request = json.dumps({"arguments": list(arguments), "cwd": cwd, "env": dict(env)})
         try:
-            descriptors = [*ends, stderr, status]
-            socket.send_fds(_origins[-1].requests, [request.encode()], descriptors)
-            os.close(status)
-            status = -1
+            try:
+                descriptors = [*ends, stderr, status]
+                socket.send_fds(_origins[-1].requests, [request.encode()], descriptors)
+            finally:  # the other process has its own by now, and its end must show here
+                for end in (stderr, status):
+                    os.close(end)
             self.pid = self._line(timeout)
         except BaseException:
             os.close(self._status)
             self.stderr.close()
             raise
-        finally:
-            os.close(stderr)
-            with contextlib.suppress(OSError):
-                os.close(status)
         self._code: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
@@ -122,6 +120,8 @@ class Forked:
                 self._code = self._line(timeout)
             except TimeoutError as error:
                 raise subprocess.TimeoutExpired("worker", timeout or 0.0) from error
+            except ChildProcessError:
+                self._code = -signal.SIGKILL  # the kernel ends a worker with its parent
             os.close(self._status)
         return self._code
 

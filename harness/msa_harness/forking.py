@@ -43,7 +43,12 @@ def serve(requests: socket.socket) -> tuple[dict[str, Any], tuple[int, int, int]
         if not text:
             return None
         receive, send, errors, status = descriptors
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # no room for another process: the closed pipes say so
+            for theirs in descriptors:
+                os.close(theirs)
+            continue
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

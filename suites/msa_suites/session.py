@@ -173,18 +173,15 @@ class Session:
             self.start(label).close()
         return self._cards[self._key(label)]
 
-    def why_not(self, operation: str, case: Case) -> str | None:
-        """Why a case cannot be measured on every side, by what the sides declare; or None.
+    def why_not(self, label: str, operation: str, case: Case) -> str | None:
+        """Why a side cannot run a case, by what it declares; or None.
 
         Raises:
-            WorkerError: no worker of a side starts.
+            WorkerError: no worker of the side starts.
         """
-        for label in self.sides:
-            card = self.card(label)
-            declared = Capabilities.parse(card["capabilities"], card["operations"])
-            if reason := why_not(declared, operation, case, device=self.device):
-                return reason
-        return None
+        card = self.card(label)
+        declared = Capabilities.parse(card["capabilities"], card["operations"])
+        return why_not(declared, operation, case, device=self.device)
 
     def software(self, label: str) -> dict[str, str]:
         """What a side's worker runs on: versions by name, missing ones left out.

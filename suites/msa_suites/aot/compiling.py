@@ -129,6 +129,8 @@ class Compiler:
         """Nobody asked."""
 
     def _described(self, kernel: Any, kwargs: Mapping[str, object]) -> dict[str, object]:  # noqa: ANN401
+        if isinstance(kernel, list):  # what an autotuner compiles: all its configurations
+            raise TypeError("wanted a kernel with one configuration, got one that is autotuned")
         ptx = kernel.asm["ptx"]
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(kernel.asm["cubin"])

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msa_suites.aot.builds import Build
+
 #: Architecture -> its fastest matrix instruction, and bytes of shared memory that a program can
 #: have (CUDA C++ Programming Guide, technical specifications per compute capability).
 MATRIX = {
@@ -63,12 +65,22 @@ def matrix_unit(instructions: Mapping[str, int], arch: str) -> float:
     return 0.5 if any(instructions.get(name) for name in set(MATRIX.values())) else 0.0
 
 
-def broken(kernel: str, found: Mapping[str, Any], arch: str, dtype: str) -> str:
+def _sizes(build: Build) -> dict[str, int]:
+    """Constants of our kernels that say which shape was launched."""
+    sizes = {"DIM": build.dim, "BLOCK": build.block, "GROUPS": build.groups}
+    return {**sizes, "TOPK": build.topk, "SHARE": build.heads // build.groups}
+
+
+def broken(kernel: str, found: Mapping[str, Any], arch: str, build: Build) -> str:
     """What is wrong with a compiled kernel, or nothing."""
     rule = RULES.get(kernel.partition(".")[0], Rule())
     unit = matrix_unit(found["instructions"], arch)
-    wanted = 0.0 if dtype == "float32" else {"best": 1.0, "any": 0.5}.get(rule.matrix, 0.0)
-    problems = []
+    wanted = 0.0 if build.dtype == "float32" else {"best": 1.0, "any": 0.5}.get(rule.matrix, 0.0)
+    problems = [
+        f"{name}: wanted {wanted_size} of the build, got {found['config'][name]}"
+        for name, wanted_size in _sizes(build).items()
+        if found["config"].get(name, wanted_size) != wanted_size
+    ]
     if not found["instructions"].get("st.global"):
         problems.append("wanted a kernel that stores something, got an empty one")
     if found["tensor_memory"] > TENSOR_MEMORY:

@@ -30,6 +30,10 @@ UNITS = {
 }
 
 
+class CannotCompileError(WorkerError):
+    """A side has no launches, or no Triton."""
+
+
 @dataclass(frozen=True)
 class Compiled:
     """One launch, compiled or not.
@@ -67,8 +71,13 @@ def measure(session: Session) -> Iterator[list[Sample]]:
 
 
 def _measured(session: Session, label: str, arch: str) -> Iterator[list[Sample]]:
-    for one in compiled(session, label, arch, BUILDS[session.profile]):
-        yield _samples(session, label, one)
+    try:
+        for one in compiled(session, label, arch, BUILDS[session.profile]):
+            yield _samples(session, label, one)
+    except CannotCompileError as error:
+        if label == "head":
+            raise
+        session.say(f"{label}: {error}")  # of before there were launches: head is judged alone
 
 
 def compiled(
@@ -77,7 +86,8 @@ def compiled(
     """Every launch of a side for an architecture that the session picks, as it is compiled.
 
     Raises:
-        WorkerError: no worker of the side starts, or its implementation has no launches.
+        CannotCompileError: its implementation has no launches, or there is no Triton.
+        WorkerError: no worker of the side starts.
     """
     with ExitStack() as stack:
         workers: list[Worker] = []
@@ -91,7 +101,9 @@ def compiled(
                 try:
                     one.load("compiler", where, [spec, ARCHITECTURES[arch]])
                 except CallFailedError as error:
-                    raise WorkerError(f"{spec} cannot be compiled: {error.message}") from error
+                    raise CannotCompileError(
+                        f"{spec} cannot be compiled: {error.message}"
+                    ) from error
                 workers.append(one)
             return workers[0]
 
@@ -100,24 +112,30 @@ def compiled(
         text = f"{ran(str(who.get('name')), identity)} triton {who['triton']}"
         for build in builds:
             names = worker().call("compiler", "names", [build.as_dict()])
-            yield from _absent(session.sides[label].implementation, names, arch, build, text)
+            for one in _absent(session.sides[label].implementation, names, arch, build, text):
+                if session.picks(one.kernel) and _key(label, arch, one.item) not in session.done:
+                    yield one
             for number, kernel in enumerate(names):
                 if not session.picks(kernel.partition(".")[0]):
                     continue
                 item = f"{kernel}/{build.name}"
-                if ("aot", f"aot/compiles/{arch}", label, item) in session.done:
+                if _key(label, arch, item) in session.done:
                     continue
                 session.say(f"{label}: {arch} {item}")
                 found, problem = {}, ""
                 try:
                     found = worker().call("compiler", "compile", [build.as_dict(), number])
-                    problem = broken(kernel, found, arch, build.dtype)
+                    problem = broken(kernel, found, arch, build)
                 except CallFailedError as error:
                     problem = f"does not compile: {error.type}: {error.message}"
                 except WorkerError as error:  # the compiler took the process with it
                     problem = f"does not compile: {error}"
                     workers.clear()
                 yield Compiled(kernel, arch, build, problem, found, text)
+
+
+def _key(label: str, arch: str, item: str) -> tuple[str, str, str, str]:
+    return "aot", f"aot/compiles/{arch}", label, item
 
 
 def _absent(

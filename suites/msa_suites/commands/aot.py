@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         ]
         rows = sorted(merged(sources), key=lambda row: (row.build.name, row.kernel, row.arch))
     if not rows:
-        raise ValueError(f"--kernel: wanted one that is launched, got {', '.join(args.kernel)}")
+        asked = ", ".join(args.kernel or ["no launch at all"])
+        raise ValueError(f"--kernel: wanted one that is launched, got {asked}")
     document = {"kernels": [_row(row) for row in rows], "ran": rows[0].ran}
     if args.json:
         options.print_json(document)

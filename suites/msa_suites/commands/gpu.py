@@ -1,4 +1,4 @@
-"""``msa-bench gpu``: the whole pass on a GPU, for which torch and the kernels are enough."""
+"""``msa-bench gpu``: the whole pass on a GPU; of the extras it needs triton alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     import msa_kernels
+    from msa_harness.client import WorkerError
     from msa_harness.files import check_writable
     from msa_harness.records import write_atomic
     from msa_suites import runner
@@ -77,11 +78,9 @@ def run(args: argparse.Namespace) -> int:
         write_atomic(args.out / "gpu.json", text)
         write_atomic(args.out / "gpu.md", markdown(document))
 
+    keep()
+    # Conformance compiles every kernel for every shape of a case: last, for it may take longest.
     with runner.progress("gpu", options.stderr_console()) as say:
-        if "conformance" in parts:
-            say("conformance")
-            document["conformance"] = _conformance(args)
-            keep()
         if "races" in parts:
             say("repeated bits")
             document["races"] = _races(args, implementation)
@@ -90,13 +89,19 @@ def run(args: argparse.Namespace) -> int:
             for row in _speed(args, implementation, clock, until=began + args.seconds, say=say):
                 document["rows"].append(row)
                 keep()
-    keep()
+        if "conformance" in parts:
+            say("conformance")
+            try:
+                document["conformance"] = _conformance(args, say)
+            except WorkerError as error:
+                document["conformance"] = {"problem": str(error)}
+            keep()
     if args.json:
         options.print_json(document)
     else:
         print(markdown(document))
         print(f"results: {Path(args.out) / 'gpu.json'}")
-    return 1 if _failed(document) else 0
+    return 1 if _failed(document, parts) else 0
 
 
 def _ran(implementation: Any) -> str:  # noqa: ANN401
@@ -109,6 +114,8 @@ def _ran(implementation: Any) -> str:  # noqa: ANN401
 
 def _place(device: str) -> dict[str, Any]:
     """The machine and the commit, for the record."""
+    import torch
+
     from msa_harness.environment import capture
     from msa_harness.subjects import SubjectError, is_dirty, resolve_revision
     from msa_suites.plan import here
@@ -121,7 +128,7 @@ def _place(device: str) -> dict[str, Any]:
     return {
         "commit": commit + (", uncommitted changes" if dirty else ""),
         "device": {
-            "name": found.gpu.get("name") or found.cpu_model,
+            "name": torch.cuda.get_device_name() if device == "cuda" else found.cpu_model,
             "driver": found.gpu.get("driver", ""),
             "python": found.python,
             "torch": found.packages.get("torch", ""),
@@ -130,7 +137,7 @@ def _place(device: str) -> dict[str, Any]:
     }
 
 
-def _conformance(args: argparse.Namespace) -> dict[str, Any]:
+def _conformance(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     from msa_suites.correctness.run import to_document
     from msa_suites.correctness.suite import check_side
     from msa_suites.plan import plan_conformance
@@ -139,7 +146,11 @@ def _conformance(args: argparse.Namespace) -> dict[str, Any]:
     args.python = args.path = None
     plan = plan_conformance(args)
     session = Session(
-        sides=plan.sides, profile=args.profile, device=args.device, judge_paths=plan.judge_paths
+        sides=plan.sides,
+        profile=args.profile,
+        device=args.device,
+        judge_paths=plan.judge_paths,
+        say=say,
     )
     results = list(check_side(session, "head"))
     document = to_document(results, implementation=args.implementation, more={})
@@ -170,19 +181,26 @@ def _speed(
     from msa_suites.gpu.running import speed_rows
     from msa_suites.gpu.shapes import LENGTHS, table
 
-    memory = torch.cuda.mem_get_info()[0] if args.device == "cuda" else 8 << 30
-    rows = table(args.lengths or LENGTHS, memory=int(0.9 * memory))
+    memory = 8 << 30
+    if args.device == "cuda":
+        torch.cuda.empty_cache()
+        memory = torch.cuda.mem_get_info()[0]
     dtype = _dtype(args.device)
-    timed = (replace(row, dtype=dtype) for row in rows)
-    return speed_rows(timed, implementation, clock, until=until, say=say)
+    timed = (replace(row, dtype=dtype) for row in table(args.lengths or LENGTHS))
+    return speed_rows(timed, implementation, clock, memory=int(0.9 * memory), until=until, say=say)
 
 
 def _dtype(device: str) -> str:
     return "bfloat16" if device == "cuda" else "float32"
 
 
-def _failed(document: dict[str, Any]) -> bool:
-    found = document["conformance"]
-    problems = [row["problem"] for row in (*document["races"], *document["rows"])]
-    late = "not measured"
-    return bool(found.get("failed")) or any(p and not p.startswith(late) for p in problems)
+def _failed(document: dict[str, Any], parts: Sequence[str]) -> bool:
+    """Whether something is wrong, or a part that was asked for showed nothing."""
+    found, rows = document["conformance"], document["rows"]
+    unmeasured = "not measured"
+    problems = [row["problem"] for row in (*document["races"], *rows)]
+    return (
+        any(problem and not problem.startswith(unmeasured) for problem in problems)
+        or ("conformance" in parts and (bool(found.get("failed")) or not found.get("passed")))
+        or ("speed" in parts and not any(row.get("seconds") for row in rows))
+    )

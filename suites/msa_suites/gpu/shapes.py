@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from msa import cost
@@ -63,21 +63,30 @@ class Timed:
             index_dim=self.dim,
             block=self.block,
             topk=self.topk,
+            element_bytes=4 if self.dtype == "float32" else 2,
+            index_element_bytes=4 if self.dtype == "float32" else 2,
         )
 
     @property
     def bytes_held(self) -> int:
         """Inputs and outputs of MSA and of dense attention together, at most."""
-        rows = self.batch * (1 if self.what == "decode" else self.length)
+        rows = self.batch * {"decode": 1, "prefill": self.length}.get(self.what, self.rows)
         keys = self.batch * self.length
         each = 2 if self.dtype != "float32" else 4
-        queries = 4 * rows * (self.heads + self.groups) * self.dim * each
+        # Queries and one output at a time; keys and values, paged and plain, and index keys.
+        queries = 5 * rows * (self.heads + self.groups) * self.dim * each // 2
         scores = 4 * rows * self.groups * (self.length // self.block)
-        return queries + 5 * keys * self.groups * self.dim * each + min(scores, 1 << 30)
+        parts = 3 << 30 if self.what == "prefill" else scores  # chunks of scores and of partials
+        return queries + 5 * keys * self.groups * self.dim * each + min(scores, parts)
+
+    @property
+    def rows(self) -> int:
+        """Queries of ``scores`` and ``topk``: the last ones, so that all scores fit in memory."""
+        return min(self.length, 4096)
 
 
-def table(lengths: Iterable[int] = LENGTHS, *, memory: int) -> Iterator[Timed]:
-    """All rows that fit ``memory`` bytes, short ones first."""
+def table(lengths: Iterable[int] = LENGTHS) -> list[Timed]:
+    """All rows, the plain line first, short ones first."""
     lengths = sorted(lengths)
     rows = [
         *(Timed("prefill", n, overlap=o) for n in lengths for o in OVERLAPS),
@@ -94,4 +103,4 @@ def table(lengths: Iterable[int] = LENGTHS, *, memory: int) -> Iterator[Timed]:
             row.length * row.batch,
         )
     )
-    yield from (row for row in rows if row.bytes_held <= memory)
+    return rows

@@ -15,8 +15,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from msa import cost
 from msa_suites.gpu.shapes import SPANS, Timed
 
-#: Queries of ``scores`` and ``topk``: the last of the sequence, so that scores fit in memory.
-_ROWS = 4096
 #: Their own part of an index query that neighbours share.
 _OWN = 0.02
 #: Relative L2 error of a checked row: bfloat16 twice rounded.
@@ -159,12 +157,13 @@ def _decode(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN4
 
     keys, values = (draw.normal(row.batch, row.groups, row.length, row.dim) for _ in range(2))
     read = row.batch * cost.decode_bytes(row.shape, row.length)[1]
-    flops = 2.0 * row.batch * row.groups * row.dim * row.length
+    seen = cost.attended_tokens(row.length - 1, block=row.block, topk=row.topk)
+    flops = 2.0 * row.batch * row.dim * (row.groups * row.length + 2 * row.heads * seen)
     return Work(msa, _dense(q.transpose(1, 2), keys, values, causal=False), flops, read)
 
 
 def _scores(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
-    rows = min(row.length, _ROWS)
+    rows = row.rows
     q_idx, k_idx = draw.shared(rows), draw.normal(row.length, 1, row.dim)
     msa = partial(
         implementation.block_scores, q_idx, k_idx, cu_q=draw.totals(rows),
@@ -177,7 +176,7 @@ def _scores(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN4
 
 
 def _topk(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
-    rows, columns = min(row.length, _ROWS), row.length // row.block
+    rows, columns = row.rows, row.length // row.block
     scores = draw.normal(rows, row.groups, columns).float()
     msa = partial(
         implementation.select_blocks, scores, cu_q=draw.totals(rows),

@@ -55,7 +55,7 @@ def _runner(session: Session) -> PairRunner:
     table = [
         _timed(series, together=not session.paired)
         for series in _picked(session)
-        if _why_not(session, series) is None
+        if not _why_not(session, series)
     ]
     calls: dict[str, Any] = {"alternations": _ALONE_TURNS}
     gate = session.gates.gate_for("speed/prefill") if session.gates is not None else None
@@ -77,22 +77,30 @@ def _picked(session: Session) -> list[SpeedSeries]:
     return [one for one in table if one.control or session.picks(one.name)]
 
 
-def _why_not(session: Session, series: SpeedSeries) -> str | None:
-    """Why a series is not timed, or None: every side must offer what it calls."""
+def _why_not(session: Session, series: SpeedSeries) -> dict[str, str]:
+    """Why a series is not timed, by side: each must offer what it calls."""
     if series.operation == "dense":
-        return None
-    return session.why_not(series.operation, series.case)
+        return {}
+    found = {
+        label: session.why_not(label, series.operation, series.case) for label in session.sides
+    }
+    return {label: why for label, why in found.items() if why is not None}
 
 
 def _skipped(session: Session) -> list[Sample]:
-    """A sample of head that says why, for each series that is not timed."""
-    reasons = {one.name: _why_not(session, one) for one in _picked(session)}
-    return [
-        sample
-        for name, why in reasons.items()
-        if why is not None and ("speed", name, "head", "all") not in session.done
-        for sample in session.missing("speed", "head", items={name: "s"}, why=why, skip=True)
-    ]
+    """A sample of head that says why, for each series that is not timed.
+
+    It is an error where head alone has lost what the series calls.
+    """
+    skipped = []
+    for one in _picked(session):
+        why = _why_not(session, one)
+        if why and ("speed", one.name, "head", "all") not in session.done:
+            known = session.reference in why
+            text = why[session.reference] if known else why["head"]
+            items = {one.name: "s"}
+            skipped += session.missing("speed", "head", items=items, why=text, skip=known)
+    return skipped
 
 
 def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:

@@ -86,7 +86,14 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
         for s in counted_series(session.cases)
         if session.picks(s.case.name) and not _is_done(session, s, label)
     ]
-    reasons = {one.case.name: session.why_not(one.operation, one.case) for one in wanted}
+    # What base does not declare is not asked of head; what head alone has lost is missing there.
+    sides = dict.fromkeys((session.reference, label))
+    reasons = {
+        one.case.name: next(
+            filter(None, (session.why_not(side, one.operation, one.case) for side in sides)), None
+        )
+        for one in wanted
+    }
     todo = [one for one in wanted if reasons[one.case.name] is None]
     for name, why in reasons.items():
         if why is not None:

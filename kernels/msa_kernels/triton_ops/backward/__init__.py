@@ -6,6 +6,7 @@ work: a block that very many queries chose, such as a forced first block, takes 
 
 from __future__ import annotations
 
+import torch
 import triton
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from msa_kernels.triton_ops.backward.kernel import grad_keys, grad_queries
 from msa_kernels.triton_ops.limits import INTERPRETED, on, require_sizes, require_tensors
 from msa_kernels.triton_ops.tiles import GRAD_KEYS, GRAD_QUERIES, halvings, padded, tile_of
 
+#: Rows whose products of output and its gradient are held at a time.
+_SUMMED = 1 << 14
 #: Keys of a program: two gradients of a whole block of 128 would not fit the registers.
 _KEYS = 64
 
@@ -72,7 +75,9 @@ def differentiate(
     groups, topk = selection.shape[1:]
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     cu_q, cu_k, lse = cu_q.contiguous(), cu_k.contiguous(), lse.contiguous()
-    delta = (dout.float() * out.float()).sum(-1)  # [Tq, Hq]
+    delta = torch.empty_like(lse)  # rowsum of dO times O
+    for part in (slice(low, low + _SUMMED) for low in range(0, rows, _SUMMED)):
+        delta[part] = (dout[part].float() * out[part].float()).sum(-1)
     sequences = len(cu_q) - 1
     sizes = {
         "GROUPS": groups,
