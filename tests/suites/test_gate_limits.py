@@ -8,7 +8,9 @@ import sys
 import pytest
 from test_gate_end_to_end import bench
 
+from msa_harness.records import ERROR
 from msa_harness.subjects import Subject
+from msa_suites.case_files import load_cases
 from msa_suites.folders import judge_paths
 from msa_suites.session import Session, Side
 from msa_suites.speed import suite
@@ -55,6 +57,31 @@ def test_work_is_counted_within_the_limits(folder):
     assert verdicts["work/flops/prefill-4096-low"] == "NO_SIGNAL", done.stderr
     assert verdicts["work/flops/ragged-dim-128-bfloat16"] == "PASS"
     assert (done.returncode, document["verdict"]) == (0, "PASS")
+
+
+def test_limits_that_head_alone_has_are_lost_work_and_lost_series(folder):
+    for side, source in (("base", STRICT.replace("bfloat16", "float32")), ("head", STRICT)):
+        (folder / side).mkdir()
+        (folder / side / "theirs.py").write_text(source)
+    (folder / "shapes.jsonl").write_text(
+        '{"name": "mine", "q_lens": [300], "Hq": 2, "Hkv": 1, "D": 128, "topk": 2}\n'
+    )
+    ours = ["--implementation", "theirs", "--base-path", "base", "--head-path", "head"]
+    options = ["--cases", "shapes.jsonl", "--out", "run", "--json"]
+    done = bench(folder, "gate", *ours, "--suite", "work", *options)
+    document = json.loads(done.stdout)
+    verdicts = {one["name"]: one["verdict"] for one in document["series"]}
+    assert verdicts["work/flops/mine"] == "REMOVED", done.stderr
+    assert done.returncode != 0
+    sides = {
+        side: Side(Subject(side, sys.executable, (folder / side,)), "theirs")
+        for side in ("base", "head")
+    }
+    cases = load_cases(folder / "shapes.jsonl")
+    session = Session(sides=sides, judge_paths=judge_paths(with_method=True), cases=cases)
+    (lost,) = suite._skipped(session)
+    assert lost.series == "speed/attend/mine"
+    assert lost.detail.startswith(ERROR)
 
 
 def test_series_outside_of_the_limits_are_not_timed(folder):

@@ -92,6 +92,17 @@ def test_more_registers_than_base_are_a_regression(tmp_path):
     assert verdicts["aot/matrix_unit/sm_90a"] == "PASS"
 
 
+def test_head_is_judged_alone_where_base_has_no_launches(tmp_path):
+    for side, source in (("base", "def attend(): ...\n"), ("head", CHANGED.format(change=""))):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "theirs.py").write_text(source)
+    options = ["--implementation", "theirs", "--base-path", "base", "--head-path", "head"]
+    done = bench("gate", *options, "--suite", "aot", "--out", "run", "--json", cwd=tmp_path)
+    verdicts = {one["name"]: one["verdict"] for one in json.loads(done.stdout)["series"]}
+    assert (verdicts["aot/compiles/sm_90a"], verdicts["aot/registers/sm_90a"]) == ("PASS", "NEW")
+    assert done.returncode == 0
+
+
 def test_what_cannot_be_compiled_says_why(tmp_path):
     (tmp_path / "theirs.py").write_text("def attend(): ...\n")
     done = bench("aot", "--implementation", "theirs", cwd=tmp_path)
