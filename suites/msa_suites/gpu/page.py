@@ -66,12 +66,10 @@ def _line(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
     )
     if row["problem"]:
         return f"{shape} {row['problem'].replace('|', '/')} | | | | | |"
-    other = "| |"
+    other = "| | |"
     if "other" in row:
         other = f"{row['other']} | {1e3 * statistics.median(row['other_seconds']):.3g} |"
         other += f" {row['ratio']:.2f} |"
-    else:
-        other = "| | |"
     product = row["flops_per_second"] / ceilings["flops_per_second"]
     copied = row["bytes_per_second"] / ceilings["bytes_per_second"]
     middle = 1e3 * statistics.median(row["seconds"])

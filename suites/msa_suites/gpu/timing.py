@@ -27,9 +27,10 @@ class Clock:
         self._flushed = self._flushed.to(device)
 
     def times(self, call: Callable[[], object], *, least: int = LEAST) -> list[float]:
-        """Seconds of each call, after one that nobody times: it compiles, and fills what is kept.
+        """Seconds of each call, after some that do not count.
 
-        A call that takes longer than all of :data:`SECONDS` is made ``least`` times.
+        The first compiles, and fills what is kept; the second says how many calls fit
+        :data:`SECONDS`, unless the first took so long that ``least`` are enough.
         """
         first = self._once(call)
         wanted = int(SECONDS / max(self._once(call), 1e-6)) if first < 10 * SECONDS else 0
