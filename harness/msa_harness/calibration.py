@@ -173,7 +173,7 @@ def _one_gate(
         if one.name == tally.series:
             tally.own[one.verdict.value] += 1
             silent = one.high is not None and one.high < tally.slowdown
-            tally.excluded += one.verdict is Verdict.PASS and silent
+            tally.excluded += silent and one.verdict in (Verdict.PASS, Verdict.IMPROVED)
         elif one.verdict is Verdict.REGRESSION:
             tally.flagged[one.name] += 1
 

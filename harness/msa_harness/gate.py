@@ -26,6 +26,9 @@ class Gate:
         threshold: REGRESSION when the lower bound of the effect is above it (speed: tau).
         margin: PASS when the upper bound of the effect is below it.
         confidence: Of each one-sided bound.
+        pass_confidence: speed: of the upper bound, where it is to be another; None for the same.
+        resolution: speed: smallest slowdown that a PASS may exclude (fraction); the upper bound
+            that it shows is no lower.
         pairs: Process pairs before the first judgement.
         max_pairs: Most pairs before INCONCLUSIVE.
         alternations: Turns per subject in one pair, at most.
@@ -47,6 +50,8 @@ class Gate:
     threshold: float = 0.0
     margin: float = 0.0
     confidence: float = 0.99
+    pass_confidence: float | None = None
+    resolution: float = 0.0
     pairs: int = 8
     max_pairs: int = 16
     alternations: int = 12
@@ -67,12 +72,20 @@ class Gate:
         _one_of("direction", self.direction, DIRECTIONS)
         if not 0.5 < self.confidence < 1:
             raise ValueError(f"confidence: wanted a number in (0.5, 1), got {self.confidence}")
-        for name in ("threshold", "margin", "drift"):
+        if not self.confidence <= self.excludes < 1:
+            raise ValueError(
+                f"pass_confidence: wanted a number in [confidence, 1), got {self.pass_confidence}"
+            )
+        for name in ("threshold", "margin", "drift", "resolution"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: wanted at least 0, got {getattr(self, name)}")
         if self.method in ("speed", "paired_mean", "binary") and self.margin <= self.threshold:
             raise ValueError(
                 f"margin: wanted more than the threshold {self.threshold}, got {self.margin}"
+            )
+        if self.method == "speed" and self.resolution > self.margin:
+            raise ValueError(
+                f"resolution: wanted at most the margin {self.margin}, got {self.resolution}"
             )
         if not 2 <= self.pairs <= self.max_pairs:
             raise ValueError(
@@ -82,6 +95,11 @@ class Gate:
             raise ValueError(f"alternations: wanted at least 1, got {self.alternations}")
         if not self.seconds > 0:
             raise ValueError(f"seconds: wanted more than 0, got {self.seconds}")
+
+    @property
+    def excludes(self) -> float:
+        """Confidence of the upper bound, by which a slowdown is excluded."""
+        return self.confidence if self.pass_confidence is None else self.pass_confidence
 
     def matches(self, series: str) -> bool:
         """Whether this gate is about the series."""

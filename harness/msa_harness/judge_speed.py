@@ -5,8 +5,9 @@ A series whose first pairs put the lower bound of the slowdown above tau is susp
 REGRESSION needs the slowdown above tau there after Holm's adjustment over all suspects. They are
 looked at after every `pairs` of them up to `max_pairs`, and the error that the gate allows is
 shared out evenly among these looks: noise in the first of them does not lose a slowdown. PASS needs
-the upper bound below the margin. If the control series, whose code is the same on both sides, moves
-beyond the stated drift, the machine moved and nothing that was measured beside it counts.
+the upper bound, which has a confidence of its own, below the margin. If the control series, whose
+code is the same on both sides, moves beyond the stated drift, the machine moved and nothing that
+was measured beside it counts.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ def _controls(gate: Gate, everything: dict[str, Series]) -> list[Series]:
 
 def _control_verdict(control: Series, gate: Gate, mode: Mode) -> SeriesVerdict:
     """PASS where an unchanged kernel stayed within the drift on every set of pairs, or INVALID."""
-    judged = replace_gate(control, gate)
+    # The machine is to stand still: both directions at one confidence, and nothing is excluded.
+    judged = replace_gate(control, replace(gate, pass_confidence=None, resolution=0.0))
     problem = screen(judged, mode) or not_positive(judged)
     if problem is not None:
         invalid = mode != "alone"

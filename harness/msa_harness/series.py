@@ -67,6 +67,7 @@ class Series:
             threshold=self.gate.threshold,
             margin=self.gate.margin or None,
             confidence=self.gate.confidence,
+            pass_confidence=self.gate.excludes,
             n=len(self.values("head") or self.values("base")),
             method=method or self.gate.method,
             note=note,

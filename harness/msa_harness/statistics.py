@@ -51,6 +51,10 @@ class Interval:
             return 0.0 if self.estimate > limit else 1.0
         return float(stats.t.sf((self.estimate - limit) / self.se, self.df))
 
+    def upper(self, confidence: float) -> float:
+        """Upper bound at another confidence (Student's t)."""
+        return self.estimate + _half(self.se, self.df, confidence)
+
 
 def finite_array(name: str, values: Sequence[float]) -> Array:
     array = np.asarray(values, dtype=np.float64)
@@ -64,8 +68,12 @@ def at_least(name: str, number: int, least: int) -> None:
         raise ValueError(f"{name}: wanted at least {least}, got {number}")
 
 
+def _half(se: float, df: float, confidence: float) -> float:
+    return float(stats.t.ppf(confidence, df)) * se if se > 0 else 0.0
+
+
 def student_interval(estimate: float, se: float, df: float, n: int, confidence: float) -> Interval:
-    half = float(stats.t.ppf(confidence, df)) * se if se > 0 else 0.0
+    half = _half(se, df, confidence)
     return Interval(estimate, estimate - half, estimate + half, se, df, n)
 
 

@@ -47,9 +47,10 @@ def not_positive(series: Series) -> SeriesVerdict | None:
 
 def by_bounds(interval: Interval, gate: Gate) -> Verdict:
     """IMPROVED, PASS or INCONCLUSIVE: what the upper bound of the slowdown says."""
-    if interval.high < -math.log1p(gate.threshold):
+    high = interval.upper(gate.excludes)
+    if high < -math.log1p(gate.threshold):
         return Verdict.IMPROVED
-    return Verdict.PASS if interval.high < math.log1p(gate.margin) else Verdict.INCONCLUSIVE
+    return Verdict.PASS if high < math.log1p(gate.margin) else Verdict.INCONCLUSIVE
 
 
 def with_numbers(
@@ -65,13 +66,16 @@ def with_numbers(
     )
     # Geometric means over processes: near the effect, which compares calls made side by side.
     base, head = (_geometric(series.values(subject).values()) for subject in ("base", "head"))
+    high = as_fraction(interval.upper(gate.excludes))
+    if verdict is Verdict.PASS:
+        high = max(high, gate.resolution)
     return replace(
         series.verdict(verdict, note),
         base=base,
         head=head,
         effect=math.expm1(interval.estimate),
         low=as_fraction(interval.low),
-        high=as_fraction(interval.high),
+        high=high,
         n=interval.n,
         mde=as_fraction(mde),
         more=more,

@@ -88,10 +88,11 @@ class SeriesVerdict:
         effect: Positive where head is worse: a fraction of base for time, bytes and counts,
             absolute for scores.
         low: Lower confidence bound of `effect` (one-sided, at `confidence`).
-        high: Upper confidence bound of `effect` (one-sided, at `confidence`).
+        high: Upper confidence bound of `effect` (one-sided, at `pass_confidence`).
         threshold: REGRESSION needs `low` above it.
         margin: PASS needs `high` below it.
-        confidence: Of each of the two bounds.
+        confidence: Of the lower bound.
+        pass_confidence: Of the upper bound.
         n: Independent samples behind it: process pairs, items, checks.
         mde: Smallest true effect that would be called a REGRESSION with 90 % power.
         method: How it was judged.
@@ -113,6 +114,7 @@ class SeriesVerdict:
     threshold: float | None = None
     margin: float | None = None
     confidence: float | None = None
+    pass_confidence: float | None = None
     n: int = 0
     mde: float | None = None
     method: str = ""
@@ -123,7 +125,8 @@ class SeriesVerdict:
     def to_json(self) -> dict[str, object]:
         """Plain values, as `gate --json` gives them."""
         names = (
-            "name suite unit direction base head effect low high threshold margin confidence n mde"
+            "name suite unit direction base head effect low high threshold margin "
+            "confidence pass_confidence n mde"
         )
         plain: dict[str, object] = {name: getattr(self, name) for name in names.split()}
         plain |= {"verdict": self.verdict.value, "method": self.method}

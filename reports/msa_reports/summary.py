@@ -153,12 +153,18 @@ def facts(series: SeriesVerdict) -> str:
         span = interval(series)
         parts.append(f"effect {effect(series)} {span}".rstrip())
         if span and series.confidence is not None:
-            parts.append(f"each bound at {share(series.confidence)}")
+            parts.append(_bounds(series.confidence, series.pass_confidence))
     for name, value in (("threshold", series.threshold), ("margin", series.margin)):
         if value is not None:
             parts.append(f"{name} {bound(series, value)}")
     parts.append(f"n {series.n:,}")
     return ", ".join(parts)
+
+
+def _bounds(low: float, high: float | None) -> str:
+    if high is None or high == low:
+        return f"each bound at {share(low)}"
+    return f"lower bound at {share(low)}, upper at {share(high)}"
 
 
 def detectable(series: SeriesVerdict) -> str:

@@ -11,7 +11,7 @@ from msa_harness.records import Sample
 from msa_harness.verdicts import SeriesVerdict
 
 TODAY = date(2026, 6, 1)
-GATES = parse_gates("""
+TABLE = """
 [[gate]]
 series = "correctness/*"
 method = "hard"
@@ -69,7 +69,8 @@ expires = 2026-06-30
 series = "speed/late"
 reason = "was agreed"
 expires = 2026-01-31
-""")
+"""
+GATES = parse_gates(TABLE)
 
 
 def pairs(name, logs, *, prefix="pair", base=0.1, start=0):

@@ -11,8 +11,7 @@ from msa_harness.calibration import pairs_of, simulate, simulate_recall, timed_s
 from msa_harness.gates import parse_gates
 from msa_harness.samples import Sample
 
-GATES = parse_gates(
-    """
+TABLE = """
 [[gate]]
 series = "speed/control/*"
 method = "report"
@@ -47,7 +46,7 @@ confidence = 0.95
 signal_from = "{series}/dense"
 signal_floor = 0.8
 """
-)
+GATES = parse_gates(TABLE)
 
 
 def _sample(series, subject, item, value, **more):
@@ -103,6 +102,18 @@ def test_noise_ends_as_inconclusive_not_as_pass():
     tally = simulate(pairs, GATES, count=10)
     assert tally.verdicts["REGRESSION"] == 0
     assert tally.verdicts["PASS"] < 3
+
+
+def test_a_pass_with_a_resolution_says_that_it_excludes_no_less():
+    pairs = pairs_of(measured(0.04))
+    loose = TABLE.replace("confidence = 0.99", "confidence = 0.7")
+    coarse = loose.replace("drift = 0.05", "drift = 0.05\nresolution = 0.05")
+    wrong = [
+        simulate(pairs, parse_gates(text), count=40, slowdown=0.05, series="speed/a").excluded
+        for text in (loose, coarse)
+    ]
+    assert wrong[0] > 0
+    assert wrong[1] == 0
 
 
 def test_the_same_seed_gives_the_same_verdicts():

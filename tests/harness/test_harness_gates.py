@@ -89,6 +89,13 @@ GATE = '[[gate]]\nseries = "a"\nmethod = "hard"\n'
         (GATE + "pairs = true", "pairs: wanted int, got True"),
         (GATE + "pairs = 1", "2 <= pairs <= max_pairs, got 1 and 16"),
         (GATE + "confidence = 99", "confidence"),
+        (GATE + "pass_confidence = 0.98", r"pass_confidence: wanted .*\[confidence, 1\), got 0.98"),
+        (GATE + "pass_confidence = 1.0", "pass_confidence: .* got 1.0"),
+        (GATE + "resolution = -0.1", "resolution: wanted at least 0"),
+        (
+            '[[gate]]\nseries = "a"\nmethod = "speed"\nmargin = 0.1\nresolution = 0.2',
+            "resolution: wanted at most the margin 0.1, got 0.2",
+        ),
         (GATE + "threshold = -1", "threshold: wanted at least 0"),
         (GATE + "margin = nan", "margin: wanted a finite number, got nan"),
         (GATE + "ceiling = inf", "ceiling: wanted a finite number, got inf"),

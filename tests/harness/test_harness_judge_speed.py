@@ -6,11 +6,12 @@ import json
 
 import pytest
 
+from msa_harness.gates import parse_gates
 from msa_harness.judge import judge, needs_more
 from msa_harness.records import Sample
 from msa_harness.verdicts import Verdict, outcome_from_json
 
-from .judging import CONTROL, GATES, TODAY, WIGGLE, around, pairs, verdict_of
+from .judging import CONTROL, GATES, TABLE, TODAY, WIGGLE, around, pairs, verdict_of
 
 
 def test_equal_speed_passes_with_every_number():
@@ -59,6 +60,38 @@ def test_noise_asks_for_more_up_to_the_cap_and_is_then_decided(times, verdict):
     one = verdict_of(samples, "speed/a")
     assert (one.n, one.verdict, needs_more(one)) == (16, verdict, None)
     assert (one.high < 0.15) is (verdict == "PASS")
+
+
+def test_what_excludes_a_slowdown_has_a_confidence_of_its_own():
+    samples = CONTROL + pairs("speed/a", [2.2 * w for w in WIGGLE])
+    assert verdict_of(samples, "speed/a").verdict is Verdict.PASS
+    strict = parse_gates(TABLE.replace("drift = 0.05", "drift = 0.05\npass_confidence = 0.999"))
+    one = verdict_of(samples, "speed/a", gates=strict)
+    assert (one.verdict, needs_more(one)) == (Verdict.INCONCLUSIVE, "more")
+    assert one.high > 0.15
+    assert (one.confidence, one.pass_confidence) == (0.99, 0.999)
+    # What shows a slowdown, and what says that the machine moved, stay where they were.
+    for name, field in (("a", "low"), ("control/x", "low"), ("control/x", "high")):
+        loose, tight = (verdict_of(samples, f"speed/{name}", gates=g) for g in (GATES, strict))
+        assert getattr(loose, field) == getattr(tight, field)
+
+
+def test_a_pass_excludes_no_less_than_the_resolution():
+    coarse = parse_gates(TABLE.replace("drift = 0.05", "drift = 0.05\nresolution = 0.05"))
+    quiet = [w / 20 for w in WIGGLE]
+    samples = pairs("speed/control/x", quiet)
+    for name, slowdown in (("same", 0.0), ("faster", -0.3), ("slower", 0.03)):
+        samples += pairs(f"speed/{name}", around(slowdown, quiet))
+    samples += pairs("speed/slower", around(0.03, quiet), prefix="confirm")
+    plain, shown = (
+        {one.name: one for one in judge(samples, gates, TODAY).series} for gates in (GATES, coarse)
+    )
+    assert (shown["speed/same"].verdict, shown["speed/same"].high) == (Verdict.PASS, 0.05)
+    assert plain["speed/same"].high < 0.01
+    assert shown["speed/faster"].verdict is Verdict.IMPROVED
+    assert shown["speed/slower"].verdict is Verdict.REGRESSION
+    for name in ("speed/faster", "speed/slower", "speed/control/x"):
+        assert shown[name].high == plain[name].high < 0.05
 
 
 def test_one_pair_is_no_answer():

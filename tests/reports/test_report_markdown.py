@@ -50,6 +50,16 @@ def test_repeats_every_series_that_needs_a_look(mixed):
     assert "\nnox -s quality -- --task msa_facts\n" in text
 
 
+@pytest.mark.parametrize(
+    ("upper", "said"),
+    [(None, "each bound at 99%"), (0.99, "each bound at 99%"),
+     (0.999, "lower bound at 99%, upper at 99.9%")],
+)  # fmt: skip
+def test_says_at_what_confidence_the_bounds_hold(make_series, upper, said):
+    slow = make_series(verdict=Verdict.REGRESSION, confidence=0.99, pass_confidence=upper)
+    assert said in render(Outcome(Verdict.REGRESSION, (slow,)))
+
+
 @pytest.mark.parametrize("verdict", [Verdict.PASS, Verdict.REGRESSION])
 def test_hostile_strings_stay_text(make_series, hostile, verdict):
     series = make_series(
