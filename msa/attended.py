@@ -26,6 +26,7 @@ class Attended:
         queries: ``[t, D]``.
         keys: ``[S, D]``.
         values: ``[S, D]``.
+        seen: bool ``[t, S]``, whether a query sees a token.
         weight: softmax over the tokens that a query sees ``[t, S]``; a row of zeros where none.
         lse: ``[t]``, -inf where none.
     """
@@ -37,6 +38,7 @@ class Attended:
     queries: Tensor
     keys: Tensor
     values: Tensor
+    seen: Tensor
     weight: Tensor
     lse: Tensor
 
@@ -70,8 +72,9 @@ def attended_rows(
                 tokens = s.k_start + position[read]
                 queries, keys = q[rows, head].double(), k[tokens, group].double()
                 logits = queries @ keys.T * scale
-                logits.masked_fill_(~kept[:, read], -torch.inf)
+                seen = kept[:, read]
+                logits.masked_fill_(~seen, -torch.inf)
                 lse = torch.logsumexp(logits, -1)
                 weight = torch.exp(logits - lse.nan_to_num(neginf=0.0)[:, None])
                 values = v[tokens, group].double()
-                yield Attended(rows, head, group, tokens, queries, keys, values, weight, lse)
+                yield Attended(rows, head, group, tokens, queries, keys, values, seen, weight, lse)

@@ -87,6 +87,24 @@ def check_backward(
         )
 
 
+def check_index_kl(
+    q_idx: Tensor,
+    k_idx: Tensor,
+    q: Tensor,
+    k: Tensor,
+    selection: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    *,
+    read: bool = True,
+) -> None:
+    """Arguments of ``index_kl``."""
+    check_pipeline(q, k, k, q_idx, k_idx, cu_q, cu_k, read=read)
+    check_index(q_idx, k_idx, cu_q, cu_k, block, read=False)  # read above, if at all
+    checks.require_selection(selection, (len(q),), k.shape[1])
+
+
 def check_pipeline(
     q: Tensor,
     k: Tensor,

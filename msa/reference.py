@@ -15,12 +15,14 @@ from msa import calls, checks
 from msa.attended import ROWS, attended_rows
 from msa.packing import block_columns, count_blocks, cumulative, segments
 from msa.reference_backward import sparse_attention_backward
+from msa.reference_index_kl import index_kl
 
 __all__ = [
     "CAPABILITIES",
     "attend",
     "block_scores",
     "combine",
+    "index_kl",
     "select_blocks",
     "sparse_attention",
     "sparse_attention_backward",

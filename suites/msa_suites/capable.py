@@ -5,6 +5,15 @@ from __future__ import annotations
 from msa_kernels.contract import Capabilities
 from msa_suites.case import Case
 
+_INDEXING = ("block_scores", "index_kl", "attend")
+_ATTENDING = (
+    "sparse_attention",
+    "sparse_decode",
+    "sparse_attention_backward",
+    "index_kl",
+    "attend",
+)
+
 
 def why_not(
     capabilities: Capabilities,
@@ -32,9 +41,9 @@ def why_not(
     if operation != "combine":
         wanted["block_size"] = case.block
         wanted["topk_value"] = topk or case.topk
-    if operation in ("block_scores", "attend"):
+    if operation in _INDEXING:
         wanted |= {"dtype": case.dtype, "index_dim": case.Di}
-    if operation in ("sparse_attention", "sparse_attention_backward", "sparse_decode", "attend"):
+    if operation in _ATTENDING:
         wanted |= {"dtype": case.dtype, "head_dim": case.D, "group_size": case.group_size}
     sinks = case.sink_blocks if operation in ("select_blocks", "attend") else 0
     return capabilities.why_not(sinks=sinks, **wanted)

@@ -6,6 +6,7 @@
 import faulty_attending
 import faulty_backward
 import faulty_buffers
+import faulty_index_loss
 import faulty_selecting
 
 BOTH = [*faulty_selecting.BOTH, *faulty_attending.BOTH, *faulty_buffers.BOTH]
@@ -13,5 +14,6 @@ OPERATIONS = [
     *faulty_selecting.OPERATIONS,
     *faulty_attending.OPERATIONS,
     *faulty_backward.OPERATIONS,
+    *faulty_index_loss.OPERATIONS,
     *faulty_buffers.OPERATIONS,
 ]

@@ -122,6 +122,43 @@ class Method:
             grads = torch.autograd.grad(found, leaves, dout.float())
         return tuple(grad.to(x.dtype) for grad, x in zip(grads, (q, k, v), strict=True))
 
+    def index_kl(self, q_idx, k_idx, q, k, selection, *, cu_q, cu_k, block, scale, index_scale):
+        leaves = [x.detach().float().requires_grad_() for x in (q_idx, k_idx)]
+        count = q_idx.shape[0] * q_idx.shape[1]
+        total = torch.zeros(())
+        with torch.enable_grad():
+            for s in segments(cu_q, cu_k):
+                position = torch.arange(s.q_len) + Method.start(self, s)
+                rows, tokens = slice(s.q_start, s.q_stop), slice(s.k_start, s.k_stop)
+                kept = Method.keep_tokens(self, selection[rows], s.k_len, block)
+                kept = kept & (torch.arange(s.k_len) <= position[:, None])[:, None]
+                teacher = self.teach(q[rows].float(), k[tokens].float(), kept, scale)
+                keys = leaves[1][tokens].expand(-1, q_idx.shape[1], -1)
+                told = self.tell(leaves[0][rows], keys, kept, index_scale)
+                total = total + self.diverge(teacher, told)
+            total = total / self.count(count)
+            grads = torch.autograd.grad(total, leaves)
+        return total.detach(), *grads
+
+    def count(self, count):
+        return count
+
+    def teach(self, q, k, kept, scale):
+        """``[t, Hkv, S]``."""
+        heads = q.unflatten(1, (k.shape[1], -1))
+        logits = torch.einsum("tgrd,sgd->tgrs", heads, k) * scale
+        logits = logits.masked_fill(~kept[:, :, None], -torch.inf)
+        return logits.softmax(-1).nan_to_num().mean(2)
+
+    def tell(self, q_idx, k_idx, kept, scale):
+        logits = torch.einsum("tgd,sgd->tgs", q_idx, k_idx) * scale
+        # A row of -inf alone has no softmax; masked before, it has no gradient of NaN either.
+        logits = logits.masked_fill(~kept & kept.any(-1, keepdim=True), -torch.inf)
+        return logits.log_softmax(-1).masked_fill(~kept, 0.0)
+
+    def diverge(self, teacher, told):
+        return (torch.xlogy(teacher, teacher) - teacher * told).sum()
+
     def sparse_decode(self, q, k_pages, v_pages, selection, *, page_table, k_lens, scale):
         block, lengths = k_pages.shape[2], k_lens.tolist()
         k, v = (

@@ -70,6 +70,49 @@ def test_gradients_are_those_of_autograd_through_the_second_oracle(name):
         torch.testing.assert_close(mine, right, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("own_keys", [False, True])
+@pytest.mark.parametrize("name", CHEAP)
+def test_the_index_loss_is_that_of_dense_probabilities_and_autograd(name, own_keys):
+    case = case_named(name)
+    x = make_inputs(case).double()
+    lengths = {"cu_q": x.cu_q, "cu_k": x.cu_k}
+    scores = reference.block_scores(
+        x.q_idx, x.k_idx, block=case.block, scale=case.index_scale, **lengths
+    )
+    selection = reference.select_blocks(scores, **lengths, **case.settings)
+    selection[::4] = -1  # rows that see nothing
+    keys = x.k_idx.expand(-1, case.Hkv, -1).roll(1, 0) if own_keys else x.k_idx
+    leaves = [part.clone().requires_grad_() for part in (x.q_idx, keys)]
+    # Written from the formula: whole rows of probabilities, KL by torch's own function.
+    rows = []
+    for b, (q_len, k_len) in enumerate(zip(case.q_lens, case.k_lens, strict=True)):
+        for i in range(q_len):
+            row, first = int(x.cu_q[b]) + i, int(x.cu_k[b])
+            for g in range(case.Hkv):
+                seen = [
+                    first + token
+                    for token in range(k_len - q_len + i + 1)
+                    if token // case.block in selection[row, g].tolist()
+                ]
+                if not seen:
+                    continue
+                heads = x.q[row].unflatten(0, (case.Hkv, -1))[g]
+                teacher = (heads @ x.k[seen, g].T * case.scale).softmax(-1).mean(0)
+                told = leaves[1][seen, g if own_keys else 0] @ leaves[0][row, g] * case.index_scale
+                rows.append(
+                    torch.nn.functional.kl_div(told.log_softmax(-1), teacher, reduction="sum")
+                )
+    nothing = 0 * sum(leaf.sum() for leaf in leaves)
+    want = sum(rows, nothing) / (len(x.q) * case.Hkv)
+    got = reference.index_kl(
+        x.q_idx, keys, x.q, x.k, selection,
+        block=case.block, scale=case.scale, index_scale=case.index_scale, **lengths,
+    )  # fmt: skip
+    torch.testing.assert_close(got[0], want.detach(), rtol=0, atol=1e-12)
+    for mine, right in zip(got[1:], torch.autograd.grad(want, leaves), strict=True):
+        torch.testing.assert_close(mine, right, rtol=0, atol=1e-12)
+
+
 def test_empty_rows_agree():
     case = case_named("group-of-3")
     x = make_inputs(case).double()

@@ -19,6 +19,7 @@ if _FOUND:
     from msa_kernels.triton_ops.backward import sparse_attention_backward
     from msa_kernels.triton_ops.combining import combine
     from msa_kernels.triton_ops.decoding import sparse_decode
+    from msa_kernels.triton_ops.index_loss import index_kl
     from msa_kernels.triton_ops.launches import launches
     from msa_kernels.triton_ops.limits import CAPABILITIES
     from msa_kernels.triton_ops.pipeline import attend
@@ -30,6 +31,7 @@ __all__ = [
     "attend",
     "block_scores",
     "combine",
+    "index_kl",
     "launches",
     "select_blocks",
     "sparse_attention",

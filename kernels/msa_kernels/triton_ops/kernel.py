@@ -53,6 +53,18 @@ def position_shift(cu_q, cu_k, sequence):
 
 
 @triton.jit
+def slot_block(chosen, slot, at, newest):
+    """The block in slot ``at`` of a selection ``chosen``, and whether it counts; 0 if it does not.
+
+    A selection is a set: of a block that stands there twice the first counts.
+    """
+    block = tl.max(tl.where(slot == at, chosen, -1), 0)
+    before = tl.sum(((slot < at) & (chosen == block)).to(tl.int32), 0)
+    taken = (block >= 0) & (block <= newest) & (before == 0)
+    return tl.where(taken, block, 0), taken
+
+
+@triton.jit
 def newest_block(cu_q, cu_k, row, sequences, steps, BLOCK: tl.constexpr):
     """The block of a packed row's own token, and the sequence that holds the row."""
     sequence = sequence_of_row(cu_q, row, sequences, steps)

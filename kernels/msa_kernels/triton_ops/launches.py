@@ -14,6 +14,7 @@ from msa.packing import cumulative
 from msa_kernels.triton_ops.attention import key_outer, query_outer
 from msa_kernels.triton_ops.backward import differentiate
 from msa_kernels.triton_ops.combining import merge
+from msa_kernels.triton_ops.index_loss import align
 from msa_kernels.triton_ops.scoring import score_rows
 from msa_kernels.triton_ops.selecting import select_rows
 
@@ -42,7 +43,8 @@ def launches(*, dtype: str, heads: int, groups: int, dim: int, block: int, topk:
     selection = torch.zeros(_ROWS, groups, topk, dtype=torch.int32)
     out, lse = torch.zeros_like(q), torch.zeros(_ROWS, heads)
     scores = torch.zeros(_ROWS, groups, _KEYS // block)
-    score_rows(q[:, :groups].contiguous(), k[:, :1].contiguous(), scores, 0, **packing, scale=0.1)
+    q_idx, k_idx = q[:, :groups].contiguous(), k[:, :1].contiguous()
+    score_rows(q_idx, k_idx, scores, 0, **packing, scale=0.1)
     select_rows(scores, selection, 0, **packing, local_blocks=1, sink_blocks=0)
     for way in (query_outer, key_outer):
         way.attend_packed(q, k, v, selection, out, lse, **packing, scale=0.1)
@@ -55,5 +57,6 @@ def launches(*, dtype: str, heads: int, groups: int, dim: int, block: int, topk:
         scale=0.1,
     )  # fmt: skip
     differentiate(out, q, k, v, out, lse, selection, **packing, scale=0.1)
+    align(q_idx, k_idx, q, k, selection, **packing, scale=0.1, index_scale=0.1)
     parts = torch.zeros(3, *q.shape)
     merge(parts, torch.zeros(3, *lse.shape), parts[0], lse)

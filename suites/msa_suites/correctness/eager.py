@@ -77,6 +77,53 @@ def eager_backward(
     return dq.to(dtype), dk.to(dtype), dv.to(dtype)
 
 
+def eager_index_kl(
+    q_idx: Tensor,
+    k_idx: Tensor,
+    q: Tensor,
+    k: Tensor,
+    selection: Tensor,
+    *,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    scale: float,
+    index_scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss and gradients as in ``msa.reference``, float32; logits and weights rounded."""
+    dtype, groups = q.dtype, k.shape[1]
+    share = q.shape[1] // groups
+    loss = torch.zeros(())
+    dq, dk = (torch.zeros(x.shape) for x in (q_idx, k_idx))
+    for s in segments(cu_q, cu_k):
+        seen = torch.arange(s.k_len) <= s.positions()[:, None]
+        rows, tokens = slice(s.q_start, s.q_stop), slice(s.k_start, s.k_stop)
+        for group in range(groups):
+            mask = selected_tokens(selection[rows, group], s.k_len, block) & seen
+            index_head = 0 if k_idx.shape[1] == 1 else group
+
+            def logits(queries: Tensor, keys: Tensor, factor: float, mask: Tensor) -> Tensor:
+                found = (queries.float() @ keys.float().T).to(dtype) * factor
+                return found.masked_fill(~mask, -torch.inf).float()
+
+            heads = q[rows, group * share : (group + 1) * share].unbind(1)
+            weights = [
+                logits(x, k[tokens, group], scale, mask).softmax(-1).nan_to_num().to(dtype).float()
+                for x in heads
+            ]
+            teacher = torch.stack(weights).mean(0)
+            queries, keys = q_idx[rows, group], k_idx[tokens, index_head]
+            told = logits(queries, keys, index_scale, mask).log_softmax(-1)
+            student = told.exp().nan_to_num().to(dtype).float()
+            told = told.masked_fill(~mask, 0.0)
+            loss += (torch.xlogy(teacher, teacher) - teacher * told).sum()
+            change = ((student - teacher) * index_scale).to(dtype).float()
+            dq[rows, group] = change @ keys.float()
+            dk[tokens, index_head] += change.T @ queries.float()
+    count = max(q_idx.shape[0] * groups, 1)
+    return loss / count, dq / count, dk / count
+
+
 def selected_tokens(selection: Tensor, tokens: int, block: int) -> Tensor:
     """Bool ``[t, tokens]`` of a selection ``[t, k]`` with negative entries for none."""
     columns = -(-tokens // block)

@@ -9,6 +9,7 @@ from msa_suites.correctness import (
     checks_attention,
     checks_backward,
     checks_hygiene,
+    checks_index_kl,
     checks_pipeline,
     checks_selection,
 )
@@ -37,6 +38,7 @@ class Check:
 
 _scores, _given = checks_selection, checks_attention
 _grads, _BACKWARD = checks_backward, "sparse_attention_backward"
+_kl = checks_index_kl
 _whole, _manners = checks_pipeline, checks_hygiene
 
 CHECKS: dict[str, Check] = {
@@ -61,6 +63,10 @@ CHECKS: dict[str, Check] = {
     "backward": Check(_grads.backward, _BACKWARD),
     "backward_empty_rows": Check(_grads.backward_empty_rows, _BACKWARD, "invariants"),
     "backward_shared": Check(_grads.backward_shared, _BACKWARD, "invariants"),
+    "index_kl": Check(_kl.index_kl, "index_kl"),
+    "index_kl_own_keys": Check(_kl.index_kl_own_keys, "index_kl", "invariants"),
+    "index_kl_empty_rows": Check(_kl.index_kl_empty_rows, "index_kl", "invariants"),
+    "index_kl_large": Check(_kl.index_kl_large, "index_kl", "invariants"),
     "pipeline": Check(_whole.pipeline, "attend"),
     "keep_everything": Check(_whole.keep_everything, "attend", "invariants"),
     "below_budget": Check(_whole.below_budget, "attend", "invariants"),

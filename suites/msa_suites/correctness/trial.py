@@ -73,6 +73,10 @@ class Trial:
         if operation == "sparse_attention_backward":
             like = zip(("dq", "dk", "dv"), tensors[1:4], strict=True)
             return tuple(Expected(name, tuple(x.shape), x.dtype) for name, x in like)
+        if operation == "index_kl":
+            like = zip(("dq_idx", "dk_idx"), tensors[:2], strict=True)
+            grads = (Expected(name, tuple(x.shape), torch.float32) for name, x in like)
+            return (Expected("loss", (), torch.float32), *grads)
         out = Expected("out", tuple(first.shape), first.dtype)
         if operation == "attend":
             return (out, Expected("selection", chosen, torch.int32, optional=True))

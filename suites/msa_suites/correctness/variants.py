@@ -45,6 +45,16 @@ def large_logits(inputs: Inputs) -> Inputs:
     return replace(inputs, q=q, k=k)
 
 
+def large_index_logits(inputs: Inputs) -> Inputs:
+    """The same of attention and index branch, whose signs differ in every second pair of rows."""
+    x = large_logits(inputs)
+    q_idx, k_idx = x.q_idx.clone(), x.k_idx.clone()
+    size = round((98 * q_idx.shape[-1] ** 0.5) ** 0.5)
+    k_idx[..., 0] = size
+    q_idx[..., 0] = size * (1 - (torch.arange(len(q_idx)) % 4) // 2 * 2)[:, None].to(q_idx.dtype)
+    return replace(x, q_idx=q_idx, k_idx=k_idx)
+
+
 def own_keys(inputs: Inputs) -> Inputs:
     """An index key per group, which ``block_scores`` allows: ``k_idx`` ``[Tk, Hkv, Di]``."""
     shifted = [inputs.k_idx[:, 0].roll(g, 0) for g in range(inputs.q_idx.shape[1])]
@@ -59,5 +69,6 @@ VARIANTS: dict[str, Callable[[Case, Inputs], Inputs]] = {
     "lowest_local": lambda case, inputs: lowest_local(inputs, case.block),
     "negative": lambda case, inputs: negative_scores(inputs),  # noqa: ARG005
     "large": lambda case, inputs: large_logits(inputs),  # noqa: ARG005
+    "large_index": lambda case, inputs: large_index_logits(inputs),  # noqa: ARG005
     "own_keys": lambda case, inputs: own_keys(inputs),  # noqa: ARG005
 }

@@ -8,6 +8,7 @@ from msa_kernels.triton_ops.kernel import (
     position_shift,
     sequence_of_row,
     sequence_of_tile,
+    slot_block,
 )
 
 
@@ -90,10 +91,7 @@ def grad_queries(
 
     acc = tl.zeros([HEADS, DIMS], tl.float32)
     for at in range(TOPK):
-        block = tl.max(tl.where(slot == at, chosen, -1), 0)
-        before = tl.sum(((slot < at) & (chosen == block)).to(tl.int32), 0)
-        taken = (block >= 0) & (block <= newest) & (before == 0)
-        block = tl.where(taken, block, 0)
+        block, taken = slot_block(chosen, slot, at, newest)
         start = (first_key + block * BLOCK).to(tl.int64)
         # What is not visible is not read: it may hold NaN, and NaN times zero is NaN.
         seen = tl.where(taken, tl.minimum(position + 1 - block * BLOCK, BLOCK), 0)

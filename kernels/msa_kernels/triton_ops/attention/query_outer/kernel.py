@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from msa_kernels.triton_ops.kernel import position_shift, sequence_of_row
+from msa_kernels.triton_ops.kernel import position_shift, sequence_of_row, slot_block
 
 
 @triton.jit(do_not_specialize=["sequences", "steps", "queries"])
@@ -95,11 +95,7 @@ def attend_slots(
     total = tl.zeros([HEADS], tl.float32)
     acc = tl.zeros([HEADS, DIMS], tl.float32)
     for at in range(split * PART, split * PART + PART):
-        block = tl.max(tl.where(slot == at, chosen, -1), 0)
-        # A selection is a set: of a block that stands there twice the first counts.
-        before = tl.sum(((slot < at) & (chosen == block)).to(tl.int32), 0)
-        taken = (block >= 0) & (block <= newest) & (before == 0)
-        block = tl.where(taken, block, 0)
+        block, taken = slot_block(chosen, slot, at, newest)
         if PAGED:
             page = tl.load(pages + block * stride_pw, mask=taken, other=0).to(tl.int64)
             keys, values = k + page * stride_pk, v + page * stride_pv

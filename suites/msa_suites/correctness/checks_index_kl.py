@@ -1,0 +1,67 @@
+"""Checks of the index branch's loss and its gradient over a given selection."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from msa import reference
+from msa_suites.correctness.checks_backward import GRADIENT_TIMES
+from msa_suites.correctness.eager import eager_index_kl
+from msa_suites.correctness.material import Material
+from msa_suites.correctness.passrule import compare
+from msa_suites.correctness.trial import Trial
+
+
+def index_kl(t: Trial) -> None:
+    """KL of the index branch to attention, and its gradients by index queries and keys."""
+    _align(t, t.material, t.material.selection)
+
+
+def index_kl_own_keys(t: Trial) -> None:
+    """The same with an index key of its own for every group."""
+    m = t.material.variant("own_keys")
+    _align(t, m, m.selection)
+
+
+def index_kl_empty_rows(t: Trial) -> None:
+    """Rows without any block and slots that are left over add nothing, beside rows that do."""
+    chosen = t.material.selection.clone()
+    chosen[::3] = -1
+    chosen[1::5, -1] = -1
+    _align(t, t.material, chosen)
+
+
+def index_kl_large(t: Trial) -> None:
+    """Logits of both branches whose exponential overflows or vanishes without their maximum."""
+    m = t.material.variant("large_index")
+    _align(t, m, m.selection)
+
+
+def _align(t: Trial, m: Material, chosen: Tensor) -> None:
+    x, exact, case = m.inputs, m.exactly, t.case
+    settings = {
+        **m.lengths,
+        "block": case.block,
+        "scale": case.scale,
+        "index_scale": case.index_scale,
+    }
+    given = (x.q_idx, x.k_idx, x.q, x.k, chosen)
+    got = t.run("index_kl", (given, settings))
+    precise = (exact.q_idx, exact.k_idx, exact.q, exact.k, chosen)
+    truth = reference.index_kl(*precise, **settings)
+    eager = eager_index_kl(*given, **settings)
+    # Sums instead of means: a row as large as it is without the others beside it.
+    count = x.q_idx.shape[0] * x.q_idx.shape[1]
+    names = ("loss", "dq_idx", "dk_idx")
+    for name, mine, right, yardstick in zip(names, got, truth, eager, strict=True):
+        assert mine is not None
+        times = count if name != "loss" else 1
+        parts = (part.double().reshape(part.shape or (1, 1)) * times for part in (mine, right))
+        wrong = compare(
+            *parts,
+            eager=yardstick.double().reshape(right.shape or (1, 1)) * times,
+            dtype=x.q.dtype,
+            times=GRADIENT_TIMES,
+        )
+        if wrong is not None:
+            t.fail(name, wrong)
