@@ -147,20 +147,68 @@ def check_paged(
     checks.require_tensor("v_pages", v_pages, tuple(k_pages.shape), like=q)
     checks.require_groups(q.shape[2], k_pages.shape[1])
     checks.require_selection(selection, tuple(q.shape[:2]), k_pages.shape[1])
-    batch, block = q.shape[0], k_pages.shape[2]
-    _require_int32("page_table", page_table, f"{batch}, W", 2, batch)
-    _require_int32("k_lens", k_lens, f"{batch}", 1, batch)
+    _require_int32("page_table", page_table, f"{len(q)}, W", 2, len(q))
+    _require_int32("k_lens", k_lens, f"{len(q)}", 1, len(q))
+    _require_pages(page_table, k_lens, q.shape[1], k_pages, read=read)
+
+
+def check_paged_index(
+    q_idx: Tensor, index_pages: Tensor, page_table: Tensor, k_lens: Tensor, *, read: bool = True
+) -> None:
+    """Arguments of ``paged_block_scores``."""
+    checks.require_tensor("q_idx", q_idx, ("B", "Q", "Hkv", "Di"))
+    groups, dim = q_idx.shape[2:]
+    checks.require_tensor("index_pages", index_pages, ("P", "1 or Hkv", "block", dim), like=q_idx)
+    if index_pages.shape[1] not in (1, groups):
+        raise ValueError(f"index_pages: wanted 1 or {groups} heads, got {checks.came(index_pages)}")
+    _require_int32("page_table", page_table, f"{len(q_idx)}, W", 2, len(q_idx))
+    _require_int32("k_lens", k_lens, f"{len(q_idx)}", 1, len(q_idx))
+    _require_pages(page_table, k_lens, q_idx.shape[1], index_pages, read=read)
+
+
+def check_paged_pipeline(
+    q: Tensor,
+    q_idx: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    index_pages: Tensor,
+    page_table: Tensor,
+    k_lens: Tensor,
+    *,
+    read: bool = True,
+) -> None:
+    """Arguments of ``attend_paged``: they belong to one batch and one pool of pages."""
+    checks.require_tensor("q", q, ("B", "Q", "Hq", "D"))
+    checks.require_tensor("k_pages", k_pages, ("P", "Hkv", "block", q.shape[3]), like=q)
+    checks.require_tensor("v_pages", v_pages, tuple(k_pages.shape), like=q)
+    pages, groups, block, _ = k_pages.shape
+    checks.require_groups(q.shape[2], groups)
+    checks.require_tensor("q_idx", q_idx, (*q.shape[:2], groups, "Di"))
+    check_paged_index(q_idx, index_pages, page_table, k_lens, read=False)
+    if (index_pages.shape[0], index_pages.shape[2]) != (pages, block):
+        raise ValueError(
+            f"index_pages: wanted {pages} pages of {block} tokens, as k_pages, "
+            f"got {checks.came(index_pages)}"
+        )
+    _require_pages(page_table, k_lens, q.shape[1], index_pages, read=read)
+
+
+def _require_pages(
+    page_table: Tensor, k_lens: Tensor, queries: int, pages: Tensor, *, read: bool
+) -> None:
+    """Each request has its queries' keys, in pages that there are."""
+    block = pages.shape[2]
     for b, length in enumerate(k_lens.tolist() if read else ()):
-        pages = -(-length // block)
-        if length < q.shape[1] or pages > page_table.shape[1]:
+        count = -(-length // block)
+        if length < queries or count > page_table.shape[1]:
             raise ValueError(
-                f"k_lens: wanted {q.shape[1]} to {page_table.shape[1] * block} keys in request "
+                f"k_lens: wanted {queries} to {page_table.shape[1] * block} keys in request "
                 f"{b}, got {length}"
             )
-        used = page_table[b, :pages]
-        if int(used.min()) < 0 or int(used.max()) >= len(k_pages):
+        used = page_table[b, :count]
+        if count and (int(used.min()) < 0 or int(used.max()) >= len(pages)):
             raise ValueError(
-                f"page_table: wanted pages 0 to {len(k_pages) - 1} in request {b}, "
+                f"page_table: wanted pages 0 to {len(pages) - 1} in request {b}, "
                 f"got {used.tolist()}"
             )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 OPERATIONS = (
     "block_scores",
+    "paged_block_scores",
     "select_blocks",
     "sparse_attention",
     "sparse_decode",
@@ -21,6 +22,7 @@ OPERATIONS = (
     "sparse_attention_backward",
     "index_kl",
     "attend",
+    "attend_paged",
 )
 
 _LISTS = (

@@ -5,13 +5,15 @@ from __future__ import annotations
 from msa_kernels.contract import Capabilities
 from msa_suites.case import Case
 
-_INDEXING = ("block_scores", "index_kl", "attend")
+_INDEXING = ("block_scores", "paged_block_scores", "index_kl", "attend", "attend_paged")
+_PAGED = ("paged_block_scores", "sparse_decode", "attend_paged")
 _ATTENDING = (
     "sparse_attention",
     "sparse_decode",
     "sparse_attention_backward",
     "index_kl",
     "attend",
+    "attend_paged",
 )
 
 
@@ -36,7 +38,7 @@ def why_not(
         return f"it has no {operation}"
     wanted: dict[str, str | int] = {
         "device": device,
-        "layout": "paged" if operation == "sparse_decode" else "packed",
+        "layout": "paged" if operation in _PAGED else "packed",
     }
     if operation != "combine":
         wanted["block_size"] = case.block
@@ -45,5 +47,5 @@ def why_not(
         wanted |= {"dtype": case.dtype, "index_dim": case.Di}
     if operation in _ATTENDING:
         wanted |= {"dtype": case.dtype, "head_dim": case.D, "group_size": case.group_size}
-    sinks = case.sink_blocks if operation in ("select_blocks", "attend") else 0
+    sinks = case.sink_blocks if operation in ("select_blocks", "attend", "attend_paged") else 0
     return capabilities.why_not(sinks=sinks, **wanted)

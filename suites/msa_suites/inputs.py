@@ -59,17 +59,19 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class PagedCache:
-    """Keys and values in pages.
+    """Keys, values and index keys in pages.
 
     Attributes:
         k_pages: ``[P, Hkv, block, D]``; NaN wherever no token stands.
         v_pages: the same.
+        index_pages: ``[P, 1 or Hkv, block, Di]``, likewise.
         page_table: int32 ``[B, W]``; unused entries name a page of NaN.
         k_lens: int32 ``[B]``.
     """
 
     k_pages: Tensor
     v_pages: Tensor
+    index_pages: Tensor
     page_table: Tensor
     k_lens: Tensor
 
@@ -191,7 +193,7 @@ def poison_unread(inputs: Inputs, selection: Tensor, block: int) -> Inputs:
 
 
 def page_cache(inputs: Inputs, block: int, *, seed: int = 0) -> PagedCache:
-    """The keys and values of a batch in shuffled pages, with NaN wherever no token stands.
+    """Keys, values and index keys of a batch in shuffled pages, with NaN wherever no token stands.
 
     Page 0 and the last page are unused: an empty entry of a selection that is looked up all the
     same (-1 as an index, or clamped to 0) finds NaN.
@@ -200,8 +202,11 @@ def page_cache(inputs: Inputs, block: int, *, seed: int = 0) -> PagedCache:
     pages = [count_blocks(n, block) for n in lengths]
     used = sum(pages)
     order = torch.randperm(used, generator=torch.Generator().manual_seed(seed)) + 1
-    shape = (used + 2, inputs.k.shape[1], block, inputs.k.shape[2])
-    k_pages, v_pages = (torch.full(shape, torch.nan, dtype=inputs.k.dtype) for _ in range(2))
+    packed = (inputs.k, inputs.v, inputs.k_idx)
+    stores = [
+        torch.full((used + 2, x.shape[1], block, x.shape[2]), torch.nan, dtype=x.dtype)
+        for x in packed
+    ]
     table = torch.full((len(lengths), max(pages) + 1), used + 1, dtype=torch.int32)
     taken = 0
     for b, s in enumerate(segments(inputs.cu_q, inputs.cu_k)):
@@ -211,9 +216,11 @@ def page_cache(inputs: Inputs, block: int, *, seed: int = 0) -> PagedCache:
             table[b, i] = page
             rows = slice(s.k_start + i * block, min(s.k_start + (i + 1) * block, s.k_stop))
             count = rows.stop - rows.start
-            k_pages[page, :, :count] = inputs.k[rows].transpose(0, 1)
-            v_pages[page, :, :count] = inputs.v[rows].transpose(0, 1)
-    return PagedCache(k_pages, v_pages, table, torch.tensor(lengths, dtype=torch.int32))
+            for x, store in zip(packed, stores, strict=True):
+                store[page, :, :count] = x[rows].transpose(0, 1)
+    k_pages, v_pages, index_pages = stores
+    k_lens = torch.tensor(lengths, dtype=torch.int32)
+    return PagedCache(k_pages, v_pages, index_pages, table, k_lens)
 
 
 def with_gaps(x: Tensor) -> Tensor:

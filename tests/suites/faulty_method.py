@@ -179,6 +179,40 @@ class Method:
         )
         return out.view_as(q), None if lse is None else lse.view(q.shape[:3])
 
+    def paged_block_scores(self, q_idx, index_pages, *, page_table, k_lens, scale):
+        block, lengths = index_pages.shape[2], k_lens.tolist()
+        keys = [self.gather_pages(index_pages, page_table[b], n, block)
+                for b, n in enumerate(lengths)]  # fmt: skip
+        found = self.block_scores(
+            q_idx.flatten(0, 1),
+            torch.cat(keys),
+            cu_q=cumulative([q_idx.shape[1]] * len(lengths)),
+            cu_k=cumulative(lengths),
+            block=block,
+            scale=scale,
+        )
+        scores = torch.full((*found.shape[:2], page_table.shape[1]), -torch.inf)
+        scores[..., : found.shape[2]] = found
+        return scores.unflatten(0, q_idx.shape[:2])
+
+    def attend_paged(
+        self, q, q_idx, k_pages, v_pages, index_pages, *, page_table, k_lens, topk, local_blocks,
+        sink_blocks, scale, index_scale,
+    ):  # fmt: skip
+        pages = {"page_table": page_table, "k_lens": k_lens}
+        scores = self.paged_block_scores(q_idx, index_pages, **pages, scale=index_scale)
+        chosen = self.select_blocks(
+            scores.flatten(0, 1),
+            cu_q=cumulative([q.shape[1]] * len(k_lens)),
+            cu_k=cumulative(k_lens.tolist()),
+            block=k_pages.shape[2],
+            topk=topk,
+            local_blocks=local_blocks,
+            sink_blocks=sink_blocks,
+        ).unflatten(0, q.shape[:2])
+        out, _ = self.sparse_decode(q, k_pages, v_pages, chosen, **pages, scale=scale)
+        return out, chosen
+
     def combine(self, outs, lses):
         total = lses.logsumexp(0)
         weight = torch.exp(lses - total.nan_to_num(neginf=0.0))[..., None]

@@ -18,21 +18,23 @@ if _FOUND:
     from msa_kernels.triton_ops.attention import sparse_attention
     from msa_kernels.triton_ops.backward import sparse_attention_backward
     from msa_kernels.triton_ops.combining import combine
-    from msa_kernels.triton_ops.decoding import sparse_decode
+    from msa_kernels.triton_ops.decoding import attend_paged, sparse_decode
     from msa_kernels.triton_ops.index_loss import index_kl
     from msa_kernels.triton_ops.launches import launches
     from msa_kernels.triton_ops.limits import CAPABILITIES
     from msa_kernels.triton_ops.pipeline import attend
-    from msa_kernels.triton_ops.scoring import block_scores
+    from msa_kernels.triton_ops.scoring import block_scores, paged_block_scores
     from msa_kernels.triton_ops.selecting import select_blocks
 
 __all__ = [
     "CAPABILITIES",
     "attend",
+    "attend_paged",
     "block_scores",
     "combine",
     "index_kl",
     "launches",
+    "paged_block_scores",
     "select_blocks",
     "sparse_attention",
     "sparse_attention_backward",

@@ -15,8 +15,8 @@ from msa_kernels.triton_ops.attention import key_outer, query_outer
 from msa_kernels.triton_ops.backward import differentiate
 from msa_kernels.triton_ops.combining import merge
 from msa_kernels.triton_ops.index_loss import align
-from msa_kernels.triton_ops.scoring import score_rows
-from msa_kernels.triton_ops.selecting import select_rows
+from msa_kernels.triton_ops.scoring import score_pages, score_rows
+from msa_kernels.triton_ops.selecting import select_of_pages, select_rows
 
 #: Enough for several tiles, and for as many programs that no launch is split for want of them.
 _ROWS, _KEYS, _REQUESTS = 256, 4096, 2
@@ -49,11 +49,19 @@ def launches(*, dtype: str, heads: int, groups: int, dim: int, block: int, topk:
     for way in (query_outer, key_outer):
         way.attend_packed(q, k, v, selection, out, lse, **packing, scale=0.1)
     k_pages, v_pages = q.new_zeros(2, _KEYS // block, groups, block, dim)
+    pages: dict[str, Any] = {
+        "page_table": torch.zeros(_REQUESTS, _KEYS // block, dtype=torch.int32),
+        "k_lens": torch.full((_REQUESTS,), _KEYS, dtype=torch.int32),
+    }
+    few = torch.zeros(_REQUESTS, 1, groups, _KEYS // block)
+    score_pages(q_idx[:_REQUESTS, None], k_pages[:, :1], few, **pages, scale=0.1)
+    chosen = selection[:_REQUESTS, None]
+    forced = {"local_blocks": 1, "sink_blocks": 0}
+    select_of_pages(few, chosen, k_lens=pages["k_lens"], block=block, **forced)
     some = slice(0, 4 * _REQUESTS)
-    query_outer.attend_paged(
+    query_outer.attend_pages(
         q[some], k_pages, v_pages, selection[some], out[some], lse[some],
-        page_table=torch.zeros(_REQUESTS, _KEYS // block, dtype=torch.int32),
-        k_lens=torch.full((_REQUESTS,), _KEYS, dtype=torch.int32),
+        **pages,
         scale=0.1,
     )  # fmt: skip
     differentiate(out, q, k, v, out, lse, selection, **packing, scale=0.1)

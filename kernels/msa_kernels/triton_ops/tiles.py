@@ -43,6 +43,17 @@ SCORING = {
     (4, 64): Tile(64, 8, 2),
     (4, 128): Tile(64, 8, 1),
 }
+#: One query or a few of a request against all of its index keys: memory decides, not products.
+SCORING_FEW = {
+    (2, 16): Tile(64, 4, 4),
+    (2, 32): Tile(64, 4, 4),
+    (2, 64): Tile(64, 4, 4),
+    (2, 128): Tile(64, 4, 4),
+    (4, 16): Tile(16, 4, 2),
+    (4, 32): Tile(16, 4, 2),
+    (4, 64): Tile(16, 4, 2),
+    (4, 128): Tile(16, 4, 2),
+}
 #: The heads of one query against one block: too few rows for the newest tensor cores.
 QUERY_OUTER = {
     (2, 16): Tile(16, 4, 3),

@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import msa_kernels
 
 #: What is counted in the PTX of a kernel.
@@ -80,17 +82,32 @@ class Compiler:
         found = msa_kernels.identity(self._found).as_dict()
         return {**found, "triton": version("triton")}
 
-    def names(self, build: Mapping[str, object]) -> list[str]:
-        """The kernels that are launched, in order; a second launch of one gets a number."""
-        seen: list[str] = []
+    def names(self, build: Mapping[str, object]) -> dict[str, int]:
+        """The kernels that are launched, in order, and which launch each is.
 
-        def note(kernel: Any, *_: object) -> None:  # noqa: ANN401
+        A second one of a name gets a number, unless it compiles to the same as an earlier one.
+        """
+        found: dict[str, int] = {}
+        known: dict[str, set[object]] = {}
+        passed = 0
+
+        def note(
+            kernel: Any,  # noqa: ANN401 - Triton's, of any version
+            _: object,
+            args: tuple[object, ...],
+            kwargs: dict[str, object],
+        ) -> None:
+            nonlocal passed
             plain = kernel.fn.__name__
-            earlier = sum(name.partition(".")[0] == plain for name in seen)
-            seen.append(f"{plain}.{earlier + 1}" if earlier else plain)
+            variants = known.setdefault(plain, set())
+            variant = (tuple(map(_compiled_as, args)), tuple(sorted(kwargs.items())))
+            if variant not in variants:
+                found[f"{plain}.{len(variants) + 1}" if variants else plain] = passed
+                variants.add(variant)
+            passed += 1
 
         self._launch(build, note)
-        return seen
+        return found
 
     def compile(self, build: Mapping[str, object], number: int) -> dict[str, object]:
         """What the compiler makes of the ``number``-th launch.
@@ -147,6 +164,15 @@ class Compiler:
             "instructions": {name: count for name, count in counts.items() if count},
             "config": {name: value for name, value in kwargs.items() if _is_plain(value)},
         }
+
+
+def _compiled_as(value: object) -> object:
+    """What Triton compiles for: the type of an argument, whether it is 1 or a multiple of 16."""
+    if isinstance(value, Tensor):
+        return value.dtype, value.data_ptr() % 16 == 0
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int, value == 1, value % 16 == 0, value.bit_length() > 31
+    return type(value) if isinstance(value, float) else value
 
 
 def _is_plain(value: object) -> bool:

@@ -53,6 +53,8 @@ RULES = {
     "attend_list": Rule("best"),
     "grad_queries": Rule("any"),
     "grad_keys": Rule("best"),
+    "index_rows": Rule("any"),
+    "index_keys": Rule("best"),
     # triton 3.6 for sm_100a puts one register aside, once and outside of its loop.
     "merge_tile": Rule(spill_bytes=8),
 }

@@ -115,7 +115,7 @@ def compiled(
             for one in _absent(session.sides[label].implementation, names, arch, build, text):
                 if session.picks(one.kernel) and _key(label, arch, one.item) not in session.done:
                     yield one
-            for number, kernel in enumerate(names):
+            for kernel, number in names.items():
                 if not session.picks(kernel.partition(".")[0]):
                     continue
                 item = f"{kernel}/{build.name}"
@@ -139,7 +139,7 @@ def _key(label: str, arch: str, item: str) -> tuple[str, str, str, str]:
 
 
 def _absent(
-    implementation: str, names: list[str], arch: str, build: Build, text: str
+    implementation: str, names: dict[str, int], arch: str, build: Build, text: str
 ) -> Iterator[Compiled]:
     """Kernels of ours that no launcher launches any more: a rule for them would hold for ever."""
     if implementation != "triton":

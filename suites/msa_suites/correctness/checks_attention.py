@@ -10,14 +10,14 @@ from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import compare
 from msa_suites.correctness.subject import Failed, Skipped
 from msa_suites.correctness.trial import Trial
-from msa_suites.inputs import Inputs, page_cache, poison_unread
+from msa_suites.inputs import Inputs, poison_unread
 from msa_suites.session import WITHHELD
 
 
 def attention(t: Trial) -> None:
     """Output of attention over a given selection."""
     out, _ = t.plain("sparse_attention")
-    _compare_given(t, out, None, t.material.selection)
+    compare_given(t, out, None, t.material.selection)
 
 
 def attention_lse(t: Trial) -> None:
@@ -25,7 +25,7 @@ def attention_lse(t: Trial) -> None:
     _, lse = t.plain("sparse_attention")
     if lse is None:
         raise Skipped(f"{WITHHELD}it returns no LSE")
-    _compare_lse(t, lse, t.material.truth[1], t.material.eager[1])
+    compare_lse(t, lse, t.material.truth[1], t.material.eager[1])
 
 
 def attention_permuted(t: Trial) -> None:
@@ -62,7 +62,7 @@ def attention_large(t: Trial) -> None:
     """Logits whose exponential overflows or vanishes unless the maximum is taken off."""
     m = t.material.variant("large")
     out, lse = t.run("sparse_attention", t.arguments("sparse_attention", material=m))
-    _compare_given(t, out, lse, m.selection, m)
+    compare_given(t, out, lse, m.selection, m)
 
 
 def attention_unread_nan(t: Trial) -> None:
@@ -75,10 +75,10 @@ def attention_unread_nan(t: Trial) -> None:
 
 def _attend_given(t: Trial, chosen: Tensor, inputs: Inputs | None = None) -> None:
     out, lse = t.run("sparse_attention", t.arguments("sparse_attention", inputs, selection=chosen))
-    _compare_given(t, out, lse, chosen)
+    compare_given(t, out, lse, chosen)
 
 
-def _compare_given(
+def compare_given(
     t: Trial,
     out: Tensor | None,
     lse: Tensor | None,
@@ -94,10 +94,10 @@ def _compare_given(
         if wrong is not None:
             t.fail("output", wrong, Evidence(m, torch.arange(len(out)), out=out, given=chosen))
     if lse is not None:
-        _compare_lse(t, lse, truth[1], eager[1])
+        compare_lse(t, lse, truth[1], eager[1])
 
 
-def _compare_lse(t: Trial, lse: Tensor, truth: Tensor, eager: Tensor) -> None:
+def compare_lse(t: Trial, lse: Tensor, truth: Tensor, eager: Tensor) -> None:
     wrong = compare(lse, truth, eager=eager, dtype=t.case.torch_dtype)
     if wrong is not None:
         finite = truth.isfinite()
@@ -133,49 +133,3 @@ def _combine(t: Trial, count: int) -> None:
         wrong = compare(x, right, eager=eager, dtype=torch.float32)
         if wrong is not None:
             t.fail(f"{what} of {count} parts", wrong)
-
-
-def decode(t: Trial) -> None:
-    """Paged attention: shuffled pages, NaN in tails and in unused pages."""
-    _decode(t, t.material.selection)
-
-
-def decode_lse(t: Trial) -> None:
-    """Natural log-sum-exp of the same."""
-    _, lse = t.run("sparse_decode", decode_arguments(t, t.material.selection))
-    if lse is None:
-        raise Skipped(f"{WITHHELD}it returns no LSE")
-    _compare_lse(t, lse.flatten(0, 1), t.material.truth[1], t.material.eager[1])
-
-
-def decode_empty_rows(t: Trial) -> None:
-    """The same with rows that select nothing."""
-    chosen = t.material.selection.clone()
-    chosen[::2, 0] = -1
-    _decode(t, chosen)
-
-
-def decode_arguments(t: Trial, chosen: Tensor) -> tuple[tuple[Tensor, ...], dict[str, object]]:
-    """Tensors and keywords of ``sparse_decode`` on the case."""
-    queries, x = t.case.decode_queries, t.material.inputs
-    if not queries:
-        raise Skipped("it is no decode case: the same few queries in every sequence")
-    cache = page_cache(x, t.case.block, seed=t.case.seed)
-    batch = len(t.case.q_lens)
-    tensors = (
-        x.q.unflatten(0, (batch, queries)),
-        cache.k_pages,
-        cache.v_pages,
-        chosen.unflatten(0, (batch, queries)),
-    )
-    return tensors, {
-        "page_table": cache.page_table,
-        "k_lens": cache.k_lens,
-        "scale": t.case.scale,
-    }
-
-
-def _decode(t: Trial, chosen: Tensor) -> None:
-    out, lse = t.run("sparse_decode", decode_arguments(t, chosen))
-    assert out is not None
-    _compare_given(t, out.flatten(0, 1), None if lse is None else lse.flatten(0, 1), chosen)

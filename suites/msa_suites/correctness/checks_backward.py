@@ -8,6 +8,7 @@ from torch import Tensor
 from msa import reference
 from msa_suites.correctness.eager import eager_backward
 from msa_suites.correctness.passrule import compare
+from msa_suites.correctness.subject import Arguments
 from msa_suites.correctness.trial import Trial
 
 #: Bounds of gradients, in those of the forward: they pass through three products instead of two.
@@ -36,16 +37,24 @@ def backward_shared(t: Trial) -> None:
     _differentiate(t, chosen)
 
 
-def _differentiate(t: Trial, chosen: Tensor) -> None:
-    m, case = t.material, t.case
-    x, exact = m.inputs, m.exactly
-    out, lse = m.truth_of(chosen)
+def backward_arguments(t: Trial, chosen: Tensor) -> Arguments:
+    """Tensors and keywords of ``sparse_attention_backward``."""
+    x, case = t.material.inputs, t.case
+    out, lse = t.material.truth_of(chosen)
     generator = torch.Generator().manual_seed(case.seed + 1)
     dout = torch.randn(x.q.shape, generator=generator).to(x.q.dtype)
-    settings = {**m.lengths, "block": case.block, "scale": case.scale}
-    given = (dout, x.q, x.k, x.v, out.to(x.q.dtype), lse.float(), chosen)
+    settings = {**t.material.lengths, "block": case.block, "scale": case.scale}
+    return (dout, x.q, x.k, x.v, out.to(x.q.dtype), lse.float(), chosen), settings
+
+
+def _differentiate(t: Trial, chosen: Tensor) -> None:
+    x, exact = t.material.inputs, t.material.exactly
+    settings = {**t.material.lengths, "block": t.case.block, "scale": t.case.scale}
+    given, _ = backward_arguments(t, chosen)
     got = t.run("sparse_attention_backward", (given, settings))
-    precise = (dout.double(), exact.q, exact.k, exact.v, out, lse.float(), chosen)
+    dout, _, _, _, _, lse, _ = given
+    out, _ = t.material.truth_of(chosen)
+    precise = (dout.double(), exact.q, exact.k, exact.v, out, lse, chosen)
     truth = reference.sparse_attention_backward(*precise, **settings)
     eager = eager_backward(dout, x.q, x.k, x.v, chosen, **settings)
     for name, mine, right, yardstick in zip(_NAMES, got, truth, eager, strict=True):

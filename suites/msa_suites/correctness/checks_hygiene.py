@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from msa_suites.correctness.checks_attention import decode_arguments
+from msa_suites.correctness import checks_paged
+from msa_suites.correctness.checks_backward import backward_arguments
+from msa_suites.correctness.checks_index_kl import index_kl_arguments
 from msa_suites.correctness.margins import as_mask
 from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import compare
@@ -15,14 +17,10 @@ from msa_suites.correctness.subject import Arguments, Failed, Skipped, same
 from msa_suites.correctness.trial import Trial
 from msa_suites.inputs import with_gaps
 
-_TESTED = (
-    "block_scores",
-    "select_blocks",
-    "sparse_attention",
-    "sparse_decode",
-    "combine",
-    "attend",
-)
+#: With the arguments of a packed forward, and judged against what is right in every check.
+_FORWARD = ("block_scores", "select_blocks", "sparse_attention", "attend")
+#: Held against their own plain result here, and against what is right in their own checks.
+_OTHERS = (*checks_paged.OPERATIONS, "combine", "sparse_attention_backward", "index_kl")
 
 
 def _calls(t: Trial) -> Iterator[tuple[str, Arguments]]:
@@ -32,11 +30,11 @@ def _calls(t: Trial) -> Iterator[tuple[str, Arguments]]:
         Skipped: none can.
     """
     reasons, found = [], False
-    for operation in _TESTED:
+    for operation in (*_FORWARD, *_OTHERS):
         if reason := t.subject.why_not(operation, t.case):
             reasons.append(reason)
             continue
-        if operation == "sparse_decode" and not t.case.decode_queries:
+        if operation in checks_paged.OPERATIONS and not t.case.decode_queries:
             continue
         found = True
         yield operation, _arguments(t, operation)
@@ -46,8 +44,12 @@ def _calls(t: Trial) -> Iterator[tuple[str, Arguments]]:
 
 def _arguments(t: Trial, operation: str) -> Arguments:
     m = t.material
-    if operation == "sparse_decode":
-        return decode_arguments(t, m.selection)
+    if operation in checks_paged.OPERATIONS:
+        return checks_paged.paged_arguments(t, operation)
+    if operation == "sparse_attention_backward":
+        return backward_arguments(t, m.selection)
+    if operation == "index_kl":
+        return index_kl_arguments(t, m, m.selection)
     if operation == "combine":
         out, lse = m.eager
         return (torch.stack([out.float(), out.float()]), torch.stack([lse, lse - 1])), {}
@@ -75,7 +77,7 @@ def fresh_outputs(t: Trial) -> None:
     """Other inputs give their own result, also in the same memory; earlier results stay."""
     other = t.material.variant("other")
     for operation, arguments in _calls(t):
-        if operation in ("sparse_decode", "combine"):
+        if operation in _OTHERS:
             continue
         tensors, keywords = arguments
         moving = tuple(x.clone() for x in tensors)
@@ -115,7 +117,7 @@ def gaps(t: Trial) -> None:
         table = keywords.get("page_table")
         gapped = {"page_table": with_gaps(table)} if isinstance(table, Tensor) else {}
         result = t.run(operation, (views, {**keywords, **gapped}))
-        if operation in ("sparse_decode", "combine"):
+        if operation in _OTHERS:
             plain = t.run(operation, (tensors, keywords))
             for a, b in zip(plain, result, strict=True):
                 if a is not None and b is not None:
@@ -145,8 +147,11 @@ def _judge(t: Trial, operation: str, result: list[Tensor | None], m: Material) -
 
 
 def _close(t: Trial, operation: str, a: Tensor, b: Tensor) -> None:
-    if operation == "sparse_decode":  # [B, Q, ...] to rows
-        a, b = a.flatten(0, 1), b.flatten(0, 1)
+    if not a.is_floating_point():
+        if not same(a, b):
+            raise Failed(f"{operation}: another selection")
+        return
+    a, b = (x.reshape(-1, *(x.shape[-2:] if x.ndim > 1 else (1, 1))) for x in (a, b))
     wrong = compare(b, a.double(), eager=a, dtype=t.case.torch_dtype)
     if wrong is not None:
         t.fail(operation, wrong)

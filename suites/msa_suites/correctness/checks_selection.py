@@ -20,7 +20,7 @@ def scores(t: Trial) -> None:
     """Block scores: -inf exactly where nothing is visible, the rest to rounding."""
     (got,) = t.plain("block_scores")
     assert got is not None
-    _judge_scores(t, got, t.material)
+    judge_scores(t, got, t.material)
 
 
 def scores_own_keys(t: Trial) -> None:
@@ -28,10 +28,11 @@ def scores_own_keys(t: Trial) -> None:
     m = t.material.variant("own_keys")
     (got,) = t.run("block_scores", t.arguments("block_scores", material=m))
     assert got is not None
-    _judge_scores(t, got, m)
+    judge_scores(t, got, m)
 
 
-def _judge_scores(t: Trial, got: Tensor, m: Material) -> None:
+def judge_scores(t: Trial, got: Tensor, m: Material) -> None:
+    """Judge scores ``[Tq, Hkv, NB]``."""
     truth = m.scores
     hidden = got.isneginf() != truth.isneginf()
     if bool((hidden | got.isnan()).any()):

@@ -10,6 +10,7 @@ from msa_suites.correctness import (
     checks_backward,
     checks_hygiene,
     checks_index_kl,
+    checks_paged,
     checks_pipeline,
     checks_selection,
 )
@@ -38,7 +39,7 @@ class Check:
 
 _scores, _given = checks_selection, checks_attention
 _grads, _BACKWARD = checks_backward, "sparse_attention_backward"
-_kl = checks_index_kl
+_kl, _paged = checks_index_kl, checks_paged
 _whole, _manners = checks_pipeline, checks_hygiene
 
 CHECKS: dict[str, Check] = {
@@ -57,9 +58,14 @@ CHECKS: dict[str, Check] = {
     "attention_everything": Check(_given.attention_everything, "sparse_attention", "invariants"),
     "attention_unread_nan": Check(_given.attention_unread_nan, "sparse_attention", "invariants"),
     "combine": Check(_given.combine, "combine", "invariants"),
-    "decode": Check(_given.decode, "sparse_decode", "decode"),
-    "decode_lse": Check(_given.decode_lse, "sparse_decode", "decode"),
-    "decode_empty_rows": Check(_given.decode_empty_rows, "sparse_decode", "decode"),
+    "decode": Check(_paged.decode, "sparse_decode", "decode"),
+    "decode_lse": Check(_paged.decode_lse, "sparse_decode", "decode"),
+    "decode_empty_rows": Check(_paged.decode_empty_rows, "sparse_decode", "decode"),
+    "paged_scores": Check(_paged.paged_scores, "paged_block_scores", "decode"),
+    "paged_scores_own_keys": Check(_paged.paged_scores_own_keys, "paged_block_scores", "decode"),
+    "attend_paged": Check(_paged.attend_paged, "attend_paged", "decode"),
+    "attend_paged_ties": Check(_paged.attend_paged_ties, "attend_paged", "decode"),
+    "attend_paged_lowest_local": Check(_paged.attend_paged_lowest_local, "attend_paged", "decode"),
     "backward": Check(_grads.backward, _BACKWARD),
     "backward_empty_rows": Check(_grads.backward_empty_rows, _BACKWARD, "invariants"),
     "backward_shared": Check(_grads.backward_shared, _BACKWARD, "invariants"),

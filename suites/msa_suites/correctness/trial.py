@@ -65,6 +65,11 @@ class Trial:
             assert isinstance(cu_k, Tensor)
             shape = (len(first), case.Hkv, block_columns(cu_k, case.block))
             return (Expected("scores", shape, torch.float32),)
+        if operation == "paged_block_scores":
+            table = keywords["page_table"]
+            assert isinstance(table, Tensor)
+            shape = (*first.shape[:3], table.shape[1])
+            return (Expected("scores", shape, torch.float32),)
         topk = keywords.get("topk", case.topk)
         assert isinstance(topk, int)
         chosen = (len(first), case.Hkv, topk)
@@ -78,7 +83,9 @@ class Trial:
             grads = (Expected(name, tuple(x.shape), torch.float32) for name, x in like)
             return (Expected("loss", (), torch.float32), *grads)
         out = Expected("out", tuple(first.shape), first.dtype)
-        if operation == "attend":
+        if operation == "attend_paged":
+            chosen = (*first.shape[:2], case.Hkv, topk)
+        if operation in ("attend", "attend_paged"):
             return (out, Expected("selection", chosen, torch.int32, optional=True))
         if operation == "combine":
             out = Expected("out", tuple(first.shape[1:]), torch.float32)

@@ -286,7 +286,9 @@ def index_keys(
                     )  # [ROWS, DIMS]
                     base = tl.load(lse + row * (GROUPS * SHARE) + head, mask=live, other=0.0)
                     logits = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
-                    teacher += tl.exp(logits - base[:, None])
+                    # Hidden before the exponential, which overflows where nothing bounds it.
+                    hidden = tl.where(visible, logits - base[:, None], float("-inf"))
+                    teacher += tl.exp(hidden)
                 index_query = tl.load(
                     q_idx
                     + (row * stride_it + group * stride_ig)[:, None]
@@ -296,9 +298,8 @@ def index_keys(
                 )  # [ROWS, INDEXES]
                 base = tl.load(index_lse + row * GROUPS + group, mask=live, other=0.0)
                 told = tl.dot(index_query, tl.trans(index_key), input_precision="ieee")
-                student = tl.exp(told * index_scale - base[:, None])
-                # Where a query sees nothing, both may be inf or NaN.
-                change = tl.where(visible, student - teacher / SHARE, 0.0)
+                told = tl.where(visible, told * index_scale - base[:, None], float("-inf"))
+                change = tl.exp(told) - teacher / SHARE
                 acc += tl.dot(
                     tl.trans(change.to(index_query.dtype)), index_query, input_precision="ieee"
                 )

@@ -10,8 +10,11 @@ from msa_kernels.triton_ops.kernel import position_shift, sequence_of_tile
 def best_of_blocks(
     query,
     keys,
+    pages,
     stride_t,
     stride_d,
+    stride_p,
+    stride_w,
     block,
     position,
     scale,
@@ -21,6 +24,7 @@ def best_of_blocks(
     WIDTH: tl.constexpr,
     COLUMNS: tl.constexpr,
     MASKED: tl.constexpr,
+    PAGED: tl.constexpr,
 ):
     """Best visible score of ``COLUMNS`` blocks from ``block`` on, ``[rows, COLUMNS]``.
 
@@ -35,7 +39,13 @@ def best_of_blocks(
     if MASKED:
         # Keys behind the newest query of the tile may belong to another sequence, or to nobody.
         readable = readable & (token <= tl.max(position, 0))[:, None]
-    place = token.to(tl.int64)[:, None] * stride_t + dim[None, :] * stride_d
+    if PAGED:
+        used = token <= tl.max(position, 0)
+        page = tl.load(pages + (block + column // WIDTH) * stride_w, mask=used, other=0)
+        start = page.to(tl.int64) * stride_p + inside.to(tl.int64) * stride_t
+    else:
+        start = token.to(tl.int64) * stride_t
+    place = start[:, None] + dim[None, :] * stride_d
     tile = tl.load(keys + place, mask=readable, other=0.0)  # [COLUMNS * WIDTH, DIMS]
     product = tl.dot(query, tl.trans(tile), input_precision="ieee")
     if MASKED:
@@ -44,16 +54,19 @@ def best_of_blocks(
     elif WIDTH != BLOCK:
         product = tl.where((inside >= BLOCK)[None, :], float("-inf"), product)
     best = tl.max(tl.reshape(product, (ROWS, COLUMNS, WIDTH)), axis=2)
-    return best * scale
+    # Of what is hidden, and would be NaN at a scale of zero.
+    nothing = best == float("-inf")
+    return tl.where(nothing, best, tl.where(nothing, 0.0, best) * scale)
 
 
-@triton.jit(do_not_specialize=["low", "high", "sequences", "steps"])
+@triton.jit(do_not_specialize=["low", "high", "sequences", "steps", "queries"])
 def score_tile(
     q,
     k,
     scores,
-    cu_q,
-    cu_k,
+    row_totals,
+    key_totals,
+    page_table,
     stride_qt,
     stride_qg,
     stride_qd,
@@ -62,11 +75,15 @@ def score_tile(
     stride_kd,
     stride_st,
     stride_sg,
+    stride_pk,
+    stride_pb,
+    stride_pw,
     scale,
     low,
     high,
     sequences,
     steps,
+    queries,
     GROUPS: tl.constexpr,
     PARTS: tl.constexpr,
     DIM: tl.constexpr,
@@ -77,23 +94,31 @@ def score_tile(
     RUN: tl.constexpr,
     NEGATED: tl.constexpr,
     ROWS: tl.constexpr,
+    PAGED: tl.constexpr,
 ):
     """Scores of a tile of rows ``low`` to ``high`` over ``RUN`` times ``COLUMNS`` blocks.
 
     A tile holds ``PARTS`` groups of each of its queries: all that share the key head. Columns that
     a row does not see are left as they were. ``scale`` is 0 or more: the best token is found
     before it is applied, and below zero that is the one whose product is lowest, hence
-    ``NEGATED``.
+    ``NEGATED``. Paged, a request has ``queries`` rows and ``key_totals`` are the lengths.
     """
     TOKENS: tl.constexpr = ROWS // PARTS
     # The longest rows first, so that none is left alone at the end.
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     first_group = tl.program_id(2) * PARTS
-    sequence = sequence_of_tile(cu_q, tile, sequences, steps, low, high, TOKENS)
-    start = tl.minimum(tl.maximum(tl.load(cu_q + sequence), low), high)
-    stop = tl.minimum(tl.load(cu_q + sequence + 1), high)
-    first = start + (tile - (start - low) // TOKENS - sequence) * TOKENS
-    shift = position_shift(cu_q, cu_k, sequence)
+    if PAGED:
+        each = tl.cdiv(queries, TOKENS)
+        sequence = tile // each
+        stop = (sequence + 1) * queries
+        first = stop - queries + tile % each * TOKENS
+        shift = tl.load(key_totals + sequence) - stop
+    else:
+        sequence = sequence_of_tile(row_totals, tile, sequences, steps, low, high, TOKENS)
+        start = tl.minimum(tl.maximum(tl.load(row_totals + sequence), low), high)
+        stop = tl.minimum(tl.load(row_totals + sequence + 1), high)
+        first = start + (tile - (start - low) // TOKENS - sequence) * TOKENS
+        shift = position_shift(row_totals, key_totals, sequence)
     last = tl.minimum(first + TOKENS, stop) - 1 + shift
     begin = tl.program_id(1) * (RUN * COLUMNS)
     end = tl.minimum(begin + RUN * COLUMNS, last // BLOCK + 1)
@@ -112,8 +137,10 @@ def score_tile(
         )  # [ROWS, DIMS]
         if NEGATED:
             query = -query
-        keys = k + tl.load(cu_k + sequence).to(tl.int64) * stride_kt
-        keys += first_group.to(tl.int64) * stride_kg
+        keys = k + first_group.to(tl.int64) * stride_kg
+        if not PAGED:
+            keys += tl.load(key_totals + sequence).to(tl.int64) * stride_kt
+        pages = page_table + sequence.to(tl.int64) * stride_pb
         into = scores + (row - low).to(tl.int64) * stride_st + group * stride_sg
         column = tl.arange(0, COLUMNS)
         seen = position // BLOCK
@@ -122,14 +149,14 @@ def score_tile(
         middle = begin + tl.maximum(whole, 0) // COLUMNS * COLUMNS
         for block in range(begin, middle, COLUMNS):
             best = best_of_blocks(
-                query, keys, stride_kt, stride_kd, block, position, scale,
-                DIM, DIMS, BLOCK, WIDTH, COLUMNS, False,
+                query, keys, pages, stride_kt, stride_kd, stride_pk, stride_pw, block, position,
+                scale, DIM, DIMS, BLOCK, WIDTH, COLUMNS, False, PAGED,
             )  # fmt: skip
             tl.store(into[:, None] + (block + column)[None, :], best, mask=live[:, None])
         for block in range(middle, end, COLUMNS):
             best = best_of_blocks(
-                query, keys, stride_kt, stride_kd, block, position, scale,
-                DIM, DIMS, BLOCK, WIDTH, COLUMNS, True,
+                query, keys, pages, stride_kt, stride_kd, stride_pk, stride_pw, block, position,
+                scale, DIM, DIMS, BLOCK, WIDTH, COLUMNS, True, PAGED,
             )  # fmt: skip
             visible = (block + column)[None, :] <= seen[:, None]
             tl.store(into[:, None] + (block + column)[None, :], best, mask=live[:, None] & visible)

@@ -90,32 +90,67 @@ def select_rows(
         local_blocks: newest blocks that are always kept.
         sink_blocks: first blocks that are always kept.
     """
+    totals = (cu_q.contiguous(), cu_k.contiguous())
+    forced = (local_blocks, sink_blocks)
+    _launch(scores, selection, *totals, low, len(cu_q) - 1, 0, block=block, forced=forced)
+
+
+def select_of_pages(
+    scores: Tensor,
+    selection: Tensor,
+    *,
+    k_lens: Tensor,
+    block: int,
+    local_blocks: int,
+    sink_blocks: int,
+) -> None:
+    """Fill in the selection ``[B, Q, Hkv, topk]``, contiguous, of scores ``[B, Q, Hkv, W]``."""
+    totals = (k_lens, k_lens.contiguous())
+    _launch(
+        scores.flatten(0, 1), selection.flatten(0, 1), *totals, 0, len(k_lens), scores.shape[1],
+        block=block, forced=(local_blocks, sink_blocks),
+    )  # fmt: skip
+
+
+def _launch(
+    scores: Tensor,
+    selection: Tensor,
+    row_totals: Tensor,
+    key_totals: Tensor,
+    low: int,
+    sequences: int,
+    queries: int,
+    *,
+    block: int,
+    forced: tuple[int, int],
+) -> None:
+    """Both ways; ``queries`` is 0 where the batch is packed."""
     rows, groups, topk = selection.shape
     if not selection.numel():
         return
     kept = padded(topk, 2)
     wide = min(padded(scores.shape[2], 2), _WIDEST)
     items = max(min(_KEYS // wide, _COMPARED // kept**2), 1)
-    sequences = len(cu_q) - 1
     with on(scores):
         select_tile[triton.cdiv(rows * groups, items),](
             scores,
             selection,
-            cu_q.contiguous(),
-            cu_k.contiguous(),
+            row_totals,
+            key_totals,
             *scores.stride(),
             low,
             rows * groups,
-            local_blocks,
-            sink_blocks,
+            *forced,
             sequences,
             halvings(sequences),
+            queries,
             GROUPS=groups,
             BLOCK=block,
             TOPK=topk,
             KEPT=kept,
             ITEMS=items,
             TILE=wide,
+            PAGED=queries > 0,
             num_warps=4,
             **FUSION,
         )

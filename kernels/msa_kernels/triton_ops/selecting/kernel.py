@@ -33,12 +33,16 @@ def rank_keys(score, block, newest, local_blocks, sink_blocks):
     return tl.where(block <= newest, key, HIDDEN)
 
 
-@triton.jit(do_not_specialize=["low", "count", "local_blocks", "sink_blocks", "sequences", "steps"])
+@triton.jit(
+    do_not_specialize=[
+        "low", "count", "local_blocks", "sink_blocks", "sequences", "steps", "queries",
+    ]
+)  # fmt: skip
 def select_tile(
     scores,
     selection,
-    cu_q,
-    cu_k,
+    row_totals,
+    key_totals,
     stride_st,
     stride_sg,
     stride_sb,
@@ -48,23 +52,30 @@ def select_tile(
     sink_blocks,
     sequences,
     steps,
+    queries,
     GROUPS: tl.constexpr,
     BLOCK: tl.constexpr,
     TOPK: tl.constexpr,
     KEPT: tl.constexpr,
     ITEMS: tl.constexpr,
     TILE: tl.constexpr,
+    PAGED: tl.constexpr,
 ):
     """The best blocks of ``ITEMS`` of ``count`` pairs of row and group, ``TILE`` scores at a time.
 
-    ``KEPT`` is the power of two that holds ``TOPK``; ``selection`` is contiguous.
+    ``KEPT`` is the power of two that holds ``TOPK``; ``selection`` is contiguous. Paged, a request
+    has ``queries`` rows and ``key_totals`` are the lengths.
     """
     item = tl.program_id(0).to(tl.int64) * ITEMS + tl.arange(0, ITEMS)
     live = item < count
     item = tl.minimum(item, count - 1)
     row, group = item // GROUPS, item % GROUPS
     packed = low + row.to(tl.int32)
-    newest, _ = newest_block(cu_q, cu_k, packed, sequences, steps, BLOCK)  # [ITEMS]
+    if PAGED:
+        request = packed // queries
+        newest = (tl.load(key_totals + request) - queries + packed % queries) // BLOCK
+    else:
+        newest, _ = newest_block(row_totals, key_totals, packed, sequences, steps, BLOCK)
     newest = tl.where(live, newest, -1)
     base = scores + row * stride_st + group * stride_sg
     place = tl.arange(0, KEPT)[None, :]

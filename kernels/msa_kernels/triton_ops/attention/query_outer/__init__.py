@@ -44,7 +44,7 @@ def attend_packed(
     )  # fmt: skip
 
 
-def attend_paged(
+def attend_pages(
     q: Tensor,
     k_pages: Tensor,
     v_pages: Tensor,

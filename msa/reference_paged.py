@@ -1,0 +1,147 @@
+"""The specification of the operations over a paged cache: its pages as packed sequences."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from msa import calls, checks
+from msa.packing import count_blocks, cumulative
+from msa.reference_attention import sparse_attention
+from msa.reference_selection import block_scores, select_blocks
+
+
+def paged_block_scores(
+    q_idx: Tensor, index_pages: Tensor, *, page_table: Tensor, k_lens: Tensor, scale: float
+) -> Tensor:
+    """The best visible token score of every block of a cache, for the newest tokens.
+
+    Args:
+        q_idx: index queries ``[B, Q, Hkv, Di]``; the last of a request sits on its last key.
+        index_pages: index keys ``[P, 1 or Hkv, block, Di]``, a page holds one block.
+        page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
+        k_lens: int32 ``[B]``, keys of every request, the newest included.
+        scale: factor on the token scores.
+
+    Returns:
+        float32 ``[B, Q, Hkv, W]``; -inf where a block has no visible token.
+    """
+    calls.check_paged_index(q_idx, index_pages, page_table, k_lens)
+    checks.require_scale("scale", scale)
+    lengths = k_lens.tolist()
+    found = block_scores(
+        q_idx.flatten(0, 1),
+        _packed(index_pages, page_table, lengths),
+        cu_q=cumulative([q_idx.shape[1]] * len(lengths), q_idx.device),
+        cu_k=cumulative(lengths, q_idx.device),
+        block=index_pages.shape[2],
+        scale=scale,
+    )
+    scores = found.new_full((*found.shape[:2], page_table.shape[1]), -torch.inf)
+    scores[..., : found.shape[2]] = found
+    return scores.view(*q_idx.shape[:3], -1)
+
+
+def sparse_decode(
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    selection: Tensor,
+    *,
+    page_table: Tensor,
+    k_lens: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Attention of the newest ``Q`` tokens of every request over selected pages of the cache.
+
+    Args:
+        q: ``[B, Q, Hq, D]``; the last query of a request sits on its last key.
+        k_pages: ``[P, Hkv, block, D]``, a page holds one block.
+        v_pages: ``[P, Hkv, block, D]``.
+        selection: int32 ``[B, Q, Hkv, k]``.
+        page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
+        k_lens: int32 ``[B]``, keys of every request, the newest included.
+        scale: factor on the logits.
+
+    Returns:
+        out ``[B, Q, Hq, D]`` and LSE float32 ``[B, Q, Hq]``.
+    """
+    calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
+    checks.require_scale("scale", scale)
+    lengths = k_lens.tolist()
+    out, lse = sparse_attention(
+        q.flatten(0, 1),
+        _packed(k_pages, page_table, lengths),
+        _packed(v_pages, page_table, lengths),
+        selection.flatten(0, 1),
+        cu_q=cumulative([q.shape[1]] * len(lengths), q.device),
+        cu_k=cumulative(lengths, q.device),
+        block=k_pages.shape[2],
+        scale=scale,
+    )
+    return out.view_as(q), lse.view(q.shape[:3])
+
+
+def attend_paged(
+    q: Tensor,
+    q_idx: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    index_pages: Tensor,
+    *,
+    page_table: Tensor,
+    k_lens: Tensor,
+    topk: int,
+    local_blocks: int = 1,
+    sink_blocks: int = 0,
+    scale: float,
+    index_scale: float,
+) -> tuple[Tensor, Tensor]:
+    """The whole of MSA for the newest tokens over a cache: scores, selection, attention.
+
+    Args:
+        q: ``[B, Q, Hq, D]``; the last query of a request sits on its last key.
+        q_idx: index queries ``[B, Q, Hkv, Di]``.
+        k_pages: ``[P, Hkv, block, D]``, a page holds one block.
+        v_pages: ``[P, Hkv, block, D]``.
+        index_pages: index keys ``[P, 1 or Hkv, block, Di]``.
+        page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
+        k_lens: int32 ``[B]``, keys of every request, the newest included.
+        topk: blocks kept.
+        local_blocks: newest blocks that are always kept.
+        sink_blocks: first blocks that are always kept.
+        scale: factor on the logits.
+        index_scale: factor on the token scores.
+
+    Returns:
+        out ``[B, Q, Hq, D]`` in q's dtype and the selection int32 ``[B, Q, Hkv, topk]``.
+    """
+    calls.check_paged_pipeline(q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens)
+    checks.require_budget(topk, local_blocks, sink_blocks)
+    scores = paged_block_scores(
+        q_idx, index_pages, page_table=page_table, k_lens=k_lens, scale=index_scale
+    )
+    selection = select_blocks(
+        scores.flatten(0, 1),
+        cu_q=cumulative([q.shape[1]] * len(k_lens), q.device),
+        cu_k=cumulative(k_lens.tolist(), q.device),
+        block=k_pages.shape[2],
+        topk=topk,
+        local_blocks=local_blocks,
+        sink_blocks=sink_blocks,
+    ).unflatten(0, tuple(q.shape[:2]))
+    out, _ = sparse_decode(
+        q, k_pages, v_pages, selection, page_table=page_table, k_lens=k_lens, scale=scale
+    )
+    return out, selection
+
+
+def _packed(pages: Tensor, page_table: Tensor, lengths: list[int]) -> Tensor:
+    """``[P, H, block, d]`` as packed sequences ``[Tk, H, d]``."""
+    used = (
+        pages[page_table[b, : count_blocks(n, pages.shape[2])].long()]
+        .transpose(1, 2)
+        .flatten(0, 1)[:n]
+        for b, n in enumerate(lengths)
+    )
+    return torch.cat(list(used))
