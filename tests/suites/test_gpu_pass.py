@@ -12,9 +12,9 @@ import pytest
 import torch
 from test_gate_end_to_end import bench
 
-from msa import fast
+from msa import fast, reference
 from msa_suites.gpu.page import markdown
-from msa_suites.gpu.running import REPEATS, repeated_bits, speed_rows
+from msa_suites.gpu.running import REPEATS, repeated_bits, replayed, speed_rows
 from msa_suites.gpu.shapes import LENGTHS, Timed, table
 from msa_suites.gpu.timing import MOST, Clock
 
@@ -79,6 +79,56 @@ def test_results_that_move_between_calls_are_found():
     assert not row["problem"]
     (row,) = repeated_bits(timed, changed(attend=noisy), "cpu")
     assert (row["calls"], row["problem"]) == (REPEATS, "results move between identical calls")
+
+
+def paged(**operations):
+    """An implementation with whole decode steps: the specification."""
+    names = ("attend", "block_scores", "select_blocks", "sparse_decode", "attend_paged")
+    return SimpleNamespace(**{name: getattr(reference, name) for name in names} | operations)
+
+
+def test_a_whole_decode_step_is_timed_where_there_is_one():
+    (row,) = rows(paged(sparse_decode=None), "decode")
+    assert not row["problem"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "what", "words"),
+    [
+        ("attend_paged", "decode", "request 0: relative error"),
+        ("block_scores", "scores", "scores of the last row: relative error"),
+        ("select_blocks", "topk", "last row: selection of group 0"),
+    ],
+)
+def test_no_wrong_result_is_timed(operation, what, words):
+    def spoilt(*tensors, **settings):
+        result = getattr(reference, operation)(*tensors, **settings)
+        if isinstance(result, tuple):
+            return result[0] * 1.1, result[1]
+        return result * 1.1 if result.is_floating_point() else result.clamp_max(2)
+
+    (row,) = rows(paged(**{operation: spoilt}), what)
+    assert row["problem"].startswith(words)
+    assert "seconds" not in row
+
+
+def test_a_captured_step_that_keeps_old_lengths_is_found():
+    class Captures(Clock):
+        """Captures as CUDA does; ``follows`` is what a kernel that reads the lengths gives."""
+
+        def __init__(self, follows):
+            super().__init__("cpu")
+            self.follows = follows
+
+        def captured(self, call):
+            first = call()
+            return (call if self.follows else lambda: first), ""
+
+    timed = Timed("decode", 256, batch=2, **SMALL)
+    assert replayed(timed, paged(), Captures(True))["problem"] == ""
+    stale = replayed(timed, paged(), Captures(False))["problem"]
+    assert stale == "a captured step differs from a plain one at 129 tokens"
+    assert "wanted work over a cache" in replayed(timed, fast, Captures(True))["problem"]
 
 
 def test_the_table_begins_with_the_plain_line_and_a_million_tokens_fit_one_gpu():

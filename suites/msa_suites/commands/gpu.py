@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     with runner.progress("gpu", options.stderr_console()) as say:
         if "races" in parts:
             say("repeated bits")
-            document["races"] = _races(args, implementation)
+            document["races"] = _races(args, implementation, clock)
             keep()
         if "speed" in parts:
             for row in _speed(args, implementation, clock, until=began + args.seconds, say=say):
@@ -157,15 +157,22 @@ def _conformance(args: argparse.Namespace, say: Callable[[str], None]) -> dict[s
     return {name: document[name] for name in ("passed", "failed", "skipped", "failures")}
 
 
-def _races(args: argparse.Namespace, implementation: Any) -> list[dict[str, Any]]:  # noqa: ANN401
-    from msa_suites.gpu.running import repeated_bits
+def _races(
+    args: argparse.Namespace,
+    implementation: Any,  # noqa: ANN401
+    clock: Clock,
+) -> list[dict[str, Any]]:
+    from msa_suites.gpu.running import repeated_bits, replayed
     from msa_suites.gpu.shapes import Timed
 
     length = min(args.lengths or [4096])
     dtype = _dtype(args.device)
     table = [Timed(what, length, batch=1, dtype=dtype) for what in ("prefill", "scores", "topk")]
     table.append(Timed("decode", length, batch=4, dtype=dtype))
-    return list(repeated_bits(table, implementation, args.device))
+    found = list(repeated_bits(table, implementation, args.device))
+    if hasattr(implementation, "attend_paged"):
+        found.append(replayed(table[-1], implementation, clock))
+    return found
 
 
 def _speed(

@@ -51,12 +51,17 @@ def _conformance(found: Mapping[str, Any]) -> str:
 
 
 def _races(found: Sequence[Mapping[str, Any]]) -> str:
-    wrong = [f"{row['name']}: {row['problem']}" for row in found if row["problem"]]
     if not found:
         return "Same bits in repeated calls: not asked for."
-    good = len(found) - len(wrong)
-    text = f"Same bits in {found[0]['calls']} calls: {good} of {len(found)}."
-    return " ".join([text, *wrong])
+    captured = [row for row in found if row["name"].startswith("captured/")]
+    plain = [row for row in found if row not in captured]
+    good = sum(not row["problem"] for row in plain)
+    parts = [f"Same bits in {plain[0]['calls']} calls: {good} of {len(plain)}."]
+    if captured:
+        good = sum(not row["problem"] for row in captured)
+        parts.append(f"Captured steps that follow the lengths: {good} of {len(captured)}.")
+    parts += [f"{row['name']}: {row['problem']}" for row in found if row["problem"]]
+    return " ".join(parts)
 
 
 def _line(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:

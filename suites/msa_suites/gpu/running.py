@@ -18,6 +18,8 @@ from msa_suites.gpu.work import Work, work_of
 REPEATS = 20
 #: From this length on a dense prefill takes a second and more: few calls, of the backend that won.
 LONG = 262_144
+#: Up to this length, and in all but prefill, calls are captured: the host is slower than they are.
+SHORT = 16_384
 
 Row = dict[str, Any]
 
@@ -64,10 +66,17 @@ def _measured(row: Timed, work: Work, clock: Clock, won: dict[str, str]) -> Row:
     if wrong:
         return {"problem": wrong}  # nothing is timed on a wrong result
     least = 2 if row.length >= LONG else LEAST
-    seconds = clock.times(work.msa, least=least)
+    short = row.what != "prefill" or row.length <= SHORT
+
+    def timed(call: Callable[[], object]) -> tuple[list[float], str]:
+        run, why = clock.captured(call) if short else (call, "too long for the host to matter")
+        return clock.times(run, least=least), why
+
+    seconds, not_captured = timed(work.msa)
     middle = statistics.median(seconds)
     found: Row = {
         "seconds": seconds,
+        "not_captured": not_captured,
         "flops_per_second": work.flops / middle,
         "bytes_per_second": work.moved_bytes / middle,
         "problem": "",
@@ -79,7 +88,7 @@ def _measured(row: Timed, work: Work, clock: Clock, won: dict[str, str]) -> Row:
         if long and others:
             break  # the one that was fastest before, or the first that takes this length
         try:
-            others[name] = clock.times(work.others[name], least=least)
+            others[name], _ = timed(work.others[name])
         except RuntimeError as error:  # a backend that is not there, or not for this shape
             failed[name] = _line(error)
     if others:
@@ -88,6 +97,27 @@ def _measured(row: Timed, work: Work, clock: Clock, won: dict[str, str]) -> Row:
         ratio = statistics.median(others[best]) / middle
         found |= {"other": best, "other_seconds": others[best], "ratio": ratio}
     return found | {"others_failed": failed}
+
+
+def replayed(row: Timed, implementation: Any, clock: Clock) -> Row:  # noqa: ANN401
+    """Whether a captured decode step follows lengths that change in place."""
+    problem = ""
+    try:
+        work = work_of(row, implementation, clock.device)
+        if work.lengths is None:
+            raise TypeError(f"wanted work over a cache, got {row.what}")
+        replay, why = clock.captured(work.msa)
+        if why and clock.device == "cuda":
+            problem = f"it cannot be captured: {why}"
+        for length in () if problem else (row.length, row.length // 2 + 1, 1):
+            work.lengths.fill_(length)
+            found, plain = _tensors(replay()), _tensors(work.msa())
+            if not all(torch.equal(a, b) for a, b in zip(found, plain, strict=True)):
+                problem = f"a captured step differs from a plain one at {length} tokens"
+                break
+    except Exception as error:  # noqa: BLE001 - as above
+        problem = f"{type(error).__name__}: {_line(error)}"
+    return {"name": f"captured/{row.name}", "calls": 3, "problem": problem}
 
 
 def repeated_bits(table: Iterable[Timed], implementation: Any, device: str) -> Iterator[Row]:  # noqa: ANN401

@@ -13,12 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from msa import cost
+from msa_suites.gpu.judging import attended_wrong, block_maxima, far, row_wrong, unlike_the_best
 from msa_suites.gpu.shapes import SPANS, Timed
 
 #: Their own part of an index query that neighbours share.
 _OWN = 0.02
-#: Relative L2 error of a checked row: bfloat16 twice rounded.
-_ALLOWED = 3e-2
 _BACKENDS = {
     "cuda": (
         SDPBackend.FLASH_ATTENTION,
@@ -39,6 +38,7 @@ class Work:
         flops: of ``msa``.
         moved_bytes: that ``msa`` has to read.
         problem: says what is wrong with a result of ``msa``, or nothing.
+        lengths: int32 ``[B]`` of a cache, where ``msa`` reads one; it follows what changes there.
     """
 
     msa: Callable[[], Any]
@@ -46,6 +46,7 @@ class Work:
     flops: float = 0.0
     moved_bytes: float = 0.0
     problem: Callable[[Any], str] = lambda _result: ""
+    lengths: Tensor | None = None
 
 
 def work_of(row: Timed, implementation: Any, device: str) -> Work:  # noqa: ANN401
@@ -112,7 +113,7 @@ def _prefill(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN
         out, selection = result
         if selection is None:
             return ""
-        return _attended_wrong(row, out, selection, q, k, v, at=row.length - 1)
+        return attended_wrong(row, out, selection, q, k, v, at=row.length - 1)
 
     return Work(
         msa,
@@ -123,43 +124,58 @@ def _prefill(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN
     )
 
 
-def _attended_wrong(
-    row: Timed, out: Tensor, selection: Tensor, q: Tensor, k: Tensor, v: Tensor, *, at: int
-) -> str:
-    """Whether the output of the last query of the first sequence follows from its selection."""
-    share = row.heads // row.groups
-    for group in range(row.groups):
-        chosen = selection[at, group]
-        chosen = chosen[chosen >= 0].long()
-        tokens = (chosen[:, None] * row.block + torch.arange(row.block, device=q.device)).flatten()
-        tokens = tokens[tokens <= at]
-        heads = slice(group * share, (group + 1) * share)
-        logits = q[at, heads].double() @ k[tokens, group].double().T * row.dim**-0.5
-        wanted = logits.softmax(-1) @ v[tokens, group].double()
-        error = float((out[at, heads].double() - wanted).norm() / wanted.norm())
-        if not error <= _ALLOWED:
-            return f"output of row {at}, group {group}: relative error {error:.3g}"
-    return ""
-
-
 def _decode(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
     scale, blocks = row.dim**-0.5, row.batch * (row.length // row.block)
     q = draw.normal(row.batch, 1, row.heads, row.dim)
     pools = [draw.normal(blocks, row.groups, row.block, row.dim) for _ in range(2)]
-    q_idx, k_idx = draw.shared(row.batch), draw.normal(row.batch * row.length, 1, row.dim)
+    index_pages = draw.normal(blocks, 1, row.block, row.dim)
+    q_idx = draw.shared(row.batch)
     lengths = {"cu_q": draw.totals(1), "cu_k": draw.totals(row.length)}
     paged = {"page_table": draw.pages(), "k_lens": lengths["cu_k"].diff()}
+    pages = paged["page_table"].long()
 
-    def msa() -> object:
+    def whole() -> tuple[Tensor, Tensor | None]:
+        found: tuple[Tensor, Tensor | None] = implementation.attend_paged(
+            q, q_idx[:, None], *pools, index_pages, **paged, topk=row.topk, scale=scale,
+            index_scale=scale,
+        )  # fmt: skip
+        return found
+
+    def in_parts() -> tuple[Tensor, Tensor | None]:
         scores = implementation.block_scores(q_idx, k_idx, **lengths, block=row.block, scale=scale)
-        selection = implementation.select_blocks(scores, **lengths, **_settings(row))
-        return implementation.sparse_decode(q, *pools, selection[:, None], **paged, scale=scale)
+        selection = implementation.select_blocks(scores, **lengths, **_settings(row))[:, None]
+        out, _ = implementation.sparse_decode(q, *pools, selection, **paged, scale=scale)
+        return out, selection
+
+    # Without an operation for whole steps, the index keys are packed, which a cache would not have.
+    has_whole = hasattr(implementation, "attend_paged")
+    k_idx = index_pages if has_whole else index_pages[pages.flatten(), 0].flatten(0, 1)[:, None]
+
+    def problem(result: tuple[Tensor, Tensor | None]) -> str:
+        out, selection = result
+        if selection is None:
+            return ""
+        for request in {0, row.batch - 1}:
+            mine = pages[request]
+            scores = block_maxima(row, q_idx[request], index_pages[mine, 0].flatten(0, 1))
+            chosen = selection[request, 0]
+            wrong = unlike_the_best(row, chosen, scores)
+            for group in range(row.groups):
+                k, v = (pool[mine, group].flatten(0, 1) for pool in pools)
+                here = (out[request, 0], chosen, q[request, 0])
+                wrong = wrong or row_wrong(row, *here, k, v, group)
+            if wrong:
+                return f"request {request}: {wrong}"
+        return ""
 
     keys, values = (draw.normal(row.batch, row.groups, row.length, row.dim) for _ in range(2))
     read = row.batch * cost.decode_bytes(row.shape, row.length)[1]
     seen = cost.attended_tokens(row.length - 1, block=row.block, topk=row.topk)
     flops = 2.0 * row.batch * row.dim * (row.groups * row.length + 2 * row.heads * seen)
-    return Work(msa, _dense(q.transpose(1, 2), keys, values, causal=False), flops, read)
+    dense = _dense(q.transpose(1, 2), keys, values, causal=False)
+    # Packed lengths are another tensor: what is not a whole step does not follow the cache's.
+    follows = paged["k_lens"] if has_whole else None
+    return Work(whole if has_whole else in_parts, dense, flops, read, problem, follows)
 
 
 def _scores(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
@@ -172,7 +188,12 @@ def _scores(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN4
     pairs = rows * row.length - rows * (rows - 1) / 2
     each = k_idx.element_size()
     moved = each * (q_idx.numel() + k_idx.numel()) + 4 * rows * row.groups * row.length / row.block
-    return Work(msa, {}, 2.0 * row.groups * row.dim * pairs, moved)
+
+    def problem(found: Tensor) -> str:
+        wrong = far(found[-1].double(), block_maxima(row, q_idx[-1], k_idx[:, 0]))
+        return f"scores of the last row: {wrong}" if wrong else ""
+
+    return Work(msa, {}, 2.0 * row.groups * row.dim * pairs, moved, problem)
 
 
 def _topk(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
@@ -185,7 +206,14 @@ def _topk(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
     count = min(row.topk, columns)
     others: dict[str, Callable[[], object]] = {}
     others["torch.topk"] = partial(torch.topk, scores, count, sorted=False)
-    return Work(msa, others, 0.0, 4.0 * scores.numel())
+
+    def problem(found: Tensor) -> str:
+        wrong = unlike_the_best(row, found[-1], scores[-1].double())
+        return f"last row: {wrong}" if wrong else ""
+
+    # What a row sees: on average all but half of the blocks of the rows themselves.
+    seen = rows * (row.length - (rows - 1) / 2) / row.block
+    return Work(msa, others, 0.0, 4.0 * row.groups * seen, problem)
 
 
 _MAKERS: dict[str, Callable[[Timed, Any, _Draw], Work]] = {
