@@ -198,6 +198,8 @@ def _require_pages(
 ) -> None:
     """Each request has its queries' keys, in pages that there are."""
     block = pages.shape[2]
+    if page_table.shape[1] < 1:
+        raise ValueError(f"page_table: wanted at least one column, got {checks.came(page_table)}")
     for b, length in enumerate(k_lens.tolist() if read else ()):
         count = -(-length // block)
         if length < queries or count > page_table.shape[1]:

@@ -118,6 +118,10 @@ def attend_paged(
     """
     calls.check_paged_pipeline(q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens)
     checks.require_budget(topk, local_blocks, sink_blocks)
+    checks.require_scale("scale", scale)
+    checks.require_scale("index_scale", index_scale)
+    checks.require_finite("q", q)
+    checks.require_finite("q_idx", q_idx)
     scores = paged_block_scores(
         q_idx, index_pages, page_table=page_table, k_lens=k_lens, scale=index_scale
     )

@@ -83,6 +83,11 @@ class Gate:
             raise ValueError(
                 f"margin: wanted more than the threshold {self.threshold}, got {self.margin}"
             )
+        if self.method != "speed" and (self.pass_confidence is not None or self.resolution):
+            raise ValueError(
+                f"pass_confidence, resolution: wanted them of the method speed alone, "
+                f"got {self.method}"
+            )
         if self.method == "speed" and self.resolution > self.margin:
             raise ValueError(
                 f"resolution: wanted at most the margin {self.margin}, got {self.resolution}"

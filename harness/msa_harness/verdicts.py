@@ -88,7 +88,8 @@ class SeriesVerdict:
         effect: Positive where head is worse: a fraction of base for time, bytes and counts,
             absolute for scores.
         low: Lower confidence bound of `effect` (one-sided, at `confidence`).
-        high: Upper confidence bound of `effect` (one-sided, at `pass_confidence`).
+        high: Upper confidence bound of `effect` (one-sided, at `pass_confidence`); of a PASS on
+            speed no lower than the gate's resolution.
         threshold: REGRESSION needs `low` above it.
         margin: PASS needs `high` below it.
         confidence: Of the lower bound.

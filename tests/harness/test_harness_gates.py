@@ -92,6 +92,8 @@ GATE = '[[gate]]\nseries = "a"\nmethod = "hard"\n'
         (GATE + "pass_confidence = 0.98", r"pass_confidence: wanted .*\[confidence, 1\), got 0.98"),
         (GATE + "pass_confidence = 1.0", "pass_confidence: .* got 1.0"),
         (GATE + "resolution = -0.1", "resolution: wanted at least 0"),
+        (GATE + "resolution = 0.1", "resolution: wanted them of the method speed alone, got hard"),
+        (GATE + "pass_confidence = 0.999", "wanted them of the method speed alone, got hard"),
         (
             '[[gate]]\nseries = "a"\nmethod = "speed"\nmargin = 0.1\nresolution = 0.2',
             "resolution: wanted at most the margin 0.1, got 0.2",

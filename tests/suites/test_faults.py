@@ -12,6 +12,7 @@ import pytest
 
 from msa_suites import SUITES, cli
 from msa_suites.cases import CASES
+from msa_suites.correctness.table import CHECKS as TABLE
 from msa_suites.faults.code import AnchorError, Code
 from msa_suites.faults.run import FaultsError, Matrix
 from msa_suites.faults.table import CLASSES, Fault, fault, faults, wrapping
@@ -21,7 +22,7 @@ from msa_suites.self_test import self_test
 from msa_suites.speed.series import counted_series, speed_series
 
 NAMES = {
-    "correctness": {case.name for case in CASES if "correctness" in case.tags},
+    "correctness": {*TABLE, *(case.name for case in CASES if "correctness" in case.tags)},
     "method": set(CHECKS),
     "quality": {*TASKS, "fidelity"},
     "speed": {series.name for series in speed_series("quick")},
@@ -142,6 +143,20 @@ def test_a_fault_that_a_gate_cannot_see_is_missed_there(matrix):
     assert seen.gate == "correctness:sink-1"
     assert (unseen.by, unseen.applied, unseen.verdict) == ((), True, "PASS")
     assert (idle.by, idle.applied) == ((), False)
+
+
+def test_a_gate_of_the_conformance_suite_is_a_case_or_a_check(matrix):
+    named, other = matrix.run(
+        [
+            _moved("sink-block-not-forced", "correctness:selection"),
+            _moved("sink-block-not-forced", "correctness:attention_large"),
+        ],
+        at_once=1,
+    )
+    assert named.by == ("correctness/selection",)
+    assert other.by == ()
+    with pytest.raises(FaultsError, match=r"wanted a case or a check of it, got 'selectin'; did"):
+        matrix.catch(_moved("sink-block-not-forced", "correctness:selectin"))
 
 
 def test_a_gate_that_fails_the_right_code_is_an_error(matrix):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -95,6 +96,7 @@ def test_a_whole_decode_step_is_timed_where_there_is_one():
 @pytest.mark.parametrize(
     ("operation", "what", "words"),
     [
+        ("attend", "prefill", "output of row 255, group 0: relative error"),
         ("attend_paged", "decode", "request 0: relative error"),
         ("block_scores", "scores", "scores of the last row: relative error"),
         ("select_blocks", "topk", "last row: selection of group 0"),
@@ -162,6 +164,38 @@ def test_the_command_keeps_what_it_measured(tmp_path):
     assert page == markdown(document)
     assert "Same bits in 20 calls: 4 of 4." in page
     assert str(tmp_path) not in page
+
+
+def test_work_on_other_blocks_than_the_best_is_not_timed():
+    def newest_only(q, *tensors, **settings):
+        result = reference.attend(q, *tensors, **settings | {"topk": 1})
+        out, chosen = result
+        return out, torch.cat([chosen, chosen.new_full((*chosen.shape[:2], 3), -1)], -1)
+
+    (row,) = rows(changed(attend=newest_only), "prefill")
+    assert row["problem"].startswith("selection of group 0")
+
+
+def test_a_graph_is_compared_with_calls_only_as_calls():
+    class Captures(Clock):
+        """Captures what is ours, and nothing of torch's."""
+
+        def captured(self, call):
+            return call, "" if getattr(call, "func", None) is fast.select_blocks else "no"
+
+    timed = [Timed("topk", 256, **SMALL)]
+    (row,) = speed_rows(timed, fast, Captures("cpu"), memory=1 << 40, until=float("inf"),
+                        say=lambda _text: None)  # fmt: skip
+    assert row["not_captured"] == ""
+    assert row["ratio"] == pytest.approx(
+        statistics.median(row["other_seconds"]) / statistics.median(row["seconds_as_calls"])
+    )
+
+
+def test_lengths_are_whole_blocks(tmp_path):
+    done = bench(tmp_path, "gpu", "--device", "cpu", "--lengths", "1000")
+    assert done.returncode == 2
+    assert "--lengths: wanted multiples of 128, got 1000" in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

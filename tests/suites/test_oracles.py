@@ -6,7 +6,7 @@ import torch
 from msa import reference
 from msa_suites.cases import case_named, cases_for
 from msa_suites.correctness import bruteforce, second_oracle
-from msa_suites.correctness.variants import VARIANTS
+from msa_suites.correctness.variants import VARIANTS, own_keys
 from msa_suites.inputs import make_inputs
 
 CHEAP = [case.name for case in cases_for("correctness") if max(case.k_lens) <= 700]
@@ -70,9 +70,9 @@ def test_gradients_are_those_of_autograd_through_the_second_oracle(name):
         torch.testing.assert_close(mine, right, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("own_keys", [False, True])
+@pytest.mark.parametrize("apart", [False, True], ids=["shared", "own-keys"])
 @pytest.mark.parametrize("name", CHEAP)
-def test_the_index_loss_is_that_of_dense_probabilities_and_autograd(name, own_keys):
+def test_the_index_loss_is_that_of_dense_probabilities_and_autograd(name, apart):
     case = case_named(name)
     x = make_inputs(case).double()
     lengths = {"cu_q": x.cu_q, "cu_k": x.cu_k}
@@ -81,7 +81,7 @@ def test_the_index_loss_is_that_of_dense_probabilities_and_autograd(name, own_ke
     )
     selection = reference.select_blocks(scores, **lengths, **case.settings)
     selection[::4] = -1  # rows that see nothing
-    keys = x.k_idx.expand(-1, case.Hkv, -1).roll(1, 0) if own_keys else x.k_idx
+    keys = own_keys(x).k_idx if apart else x.k_idx
     leaves = [part.clone().requires_grad_() for part in (x.q_idx, keys)]
     # Written from the formula: whole rows of probabilities, KL by torch's own function.
     rows = []
@@ -98,7 +98,7 @@ def test_the_index_loss_is_that_of_dense_probabilities_and_autograd(name, own_ke
                     continue
                 heads = x.q[row].unflatten(0, (case.Hkv, -1))[g]
                 teacher = (heads @ x.k[seen, g].T * case.scale).softmax(-1).mean(0)
-                told = leaves[1][seen, g if own_keys else 0] @ leaves[0][row, g] * case.index_scale
+                told = leaves[1][seen, g if apart else 0] @ leaves[0][row, g] * case.index_scale
                 rows.append(
                     torch.nn.functional.kl_div(told.log_softmax(-1), teacher, reduction="sum")
                 )

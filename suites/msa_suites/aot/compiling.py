@@ -100,7 +100,7 @@ class Compiler:
             nonlocal passed
             plain = kernel.fn.__name__
             variants = known.setdefault(plain, set())
-            variant = (tuple(map(_compiled_as, args)), tuple(sorted(kwargs.items())))
+            variant = _variant(kernel, args, kwargs)
             if variant not in variants:
                 found[f"{plain}.{len(variants) + 1}" if variants else plain] = passed
                 variants.add(variant)
@@ -166,13 +166,33 @@ class Compiler:
         }
 
 
-def _compiled_as(value: object) -> object:
-    """What Triton compiles for: the type of an argument, whether it is 1 or a multiple of 16."""
+def _variant(
+    kernel: Any,  # noqa: ANN401 - Triton's, of any version
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+) -> object:
+    """What a launch is compiled for: constants, options, and of the rest what Triton looks at."""
+    named = {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}
+    known = {one.name: one for one in kernel.params}
+    found: list[object] = []
+    for name, value in sorted(named.items()):
+        one = known.get(name)
+        if one is None or one.is_constexpr:
+            found.append((name, repr(value)))
+        elif one.do_not_specialize:
+            found.append((name, type(value)))
+        else:
+            found.append((name, _looked_at(value)))
+    return tuple(found)
+
+
+def _looked_at(value: object) -> object:
+    """Of an argument: its type, whether it is 1 or a multiple of 16."""
     if isinstance(value, Tensor):
         return value.dtype, value.data_ptr() % 16 == 0
     if isinstance(value, int) and not isinstance(value, bool):
         return int, value == 1, value % 16 == 0, value.bit_length() > 31
-    return type(value) if isinstance(value, float) else value
+    return type(value)
 
 
 def _is_plain(value: object) -> bool:

@@ -49,9 +49,12 @@ def run(args: argparse.Namespace) -> int:
     from msa_harness.records import write_atomic
     from msa_suites import runner
     from msa_suites.gpu.page import markdown
+    from msa_suites.gpu.shapes import BLOCK
     from msa_suites.gpu.timing import Clock
 
     began = time.monotonic()
+    if wrong := [length for length in args.lengths or () if length % BLOCK]:
+        raise ValueError(f"--lengths: wanted multiples of {BLOCK}, got {wrong[0]}")
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             "--device: wanted a CUDA device, got none; --device cpu tries the pass out"
@@ -170,7 +173,7 @@ def _races(
     table = [Timed(what, length, batch=1, dtype=dtype) for what in ("prefill", "scores", "topk")]
     table.append(Timed("decode", length, batch=4, dtype=dtype))
     found = list(repeated_bits(table, implementation, args.device))
-    if hasattr(implementation, "attend_paged"):
+    if args.device == "cuda" and hasattr(implementation, "attend_paged"):
         found.append(replayed(table[-1], implementation, clock))
     return found
 

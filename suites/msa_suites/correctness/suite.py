@@ -26,6 +26,7 @@ from msa_suites.correctness.run import (
     to_samples,
 )
 from msa_suites.correctness.subject import Arguments
+from msa_suites.correctness.table import CHECKS
 from msa_suites.session import SUBJECT, WITHHELD, Session
 
 #: Threads of the cases that are long enough to use them.
@@ -81,12 +82,14 @@ def check_side(
     Args:
         session: the run.
         label: which side.
-        only: names of checks; all if empty.
+        only: names of checks; if empty, those that the session picks, or all.
         cells: checks and the cases that they are for; None for all.
 
     Raises:
         WorkerError: the worker does not start, or its implementation does not load.
     """
+    # The session may name what is another suite's, which picks nothing here.
+    only = only or tuple(name for name in CHECKS if name in session.only)
     table = tuple(
         (case, left)
         for case, names in plan(profile=session.profile, only=only, cases=session.cases)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,9 +26,10 @@ from msa_harness.records import RunHeader, RunStore, Sample
 from msa_harness.verdicts import Outcome, Verdict
 from msa_suites import TIMED, runner
 from msa_suites.case import Case
-from msa_suites.cases import case_named
+from msa_suites.cases import CASES, case_named
 from msa_suites.correctness.run import to_samples
 from msa_suites.correctness.suite import check_side
+from msa_suites.correctness.table import CHECKS
 from msa_suites.faults import injected
 from msa_suites.faults.code import MARKS
 from msa_suites.faults.table import Fault
@@ -203,13 +205,21 @@ class Matrix:
             return self._right[gate]
 
     def _narrow(self, gate: str, sides: dict[str, Any]) -> Session:
-        """The session of one gate: one case, task, check or series."""
+        """The session of one gate: one case, task, check or series; a case before a check.
+
+        Raises:
+            FaultsError: of the correctness suite, neither.
+        """
         suite, _, what = gate.partition(":")
         session = replace(self.session, sides=sides)
         if not what:
             return session
-        if suite == "correctness":
+        if suite == "correctness" and what in {case.name for case in CASES}:
             return replace(session, cases=(case_named(what),))
+        if suite == "correctness" and what not in CHECKS:
+            near = get_close_matches(what, [*CHECKS, *(case.name for case in CASES)])
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise FaultsError(f"gate {gate}: wanted a case or a check of it, got {what!r}{hint}")
         return replace(session, only=frozenset({what}))
 
     def _verdict(self, samples: list[Sample], suite: str) -> Outcome:

@@ -32,13 +32,24 @@ def markdown(document: Mapping[str, Any]) -> str:
         _races(document["races"]),
         "",
         "Medians of all calls; the ratio is to the fastest of torch's own at the same shape, the "
-        "shares are of this run's product and copy.",
+        "shares are of this run's product and copy. Captured in a CUDA graph: "
+        f"{', '.join(_captured(document['rows'])) or 'nothing'}.",
         "",
         f"| {' | '.join(_COLUMNS)} |",
         "|---" * len(_COLUMNS) + "|",
         *(_line(row, ceilings) for row in document["rows"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _captured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Kinds of work with rows that were, and how many of those that were timed."""
+    found = []
+    for what in dict.fromkeys(row["what"] for row in rows):
+        timed = [row for row in rows if row["what"] == what and "seconds" in row]
+        count = sum(not row["not_captured"] for row in timed)
+        found += [f"{what} {count} of {len(timed)}"] if count else []
+    return found
 
 
 def _conformance(found: Mapping[str, Any]) -> str:
@@ -74,7 +85,7 @@ def _line(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
     other = "| | |"
     if "other" in row:
         other = f"{row['other']} | {1e3 * statistics.median(row['other_seconds']):.3g} |"
-        other += f" {row['ratio']:.2f} |"
+        other += f" {row['ratio']:.2f}{' as calls' if 'seconds_as_calls' in row else ''} |"
     product = row["flops_per_second"] / ceilings["flops_per_second"]
     copied = row["bytes_per_second"] / ceilings["bytes_per_second"]
     middle = 1e3 * statistics.median(row["seconds"])

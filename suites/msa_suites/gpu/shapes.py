@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from msa import cost
 
+#: Tokens a block, and so the step of all lengths.
+BLOCK = 128
 OVERLAPS = ("low", "half", "high")
 LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
 BATCHES = (1, 8, 32, 128)
@@ -41,7 +43,7 @@ class Timed:
     heads: int = 64
     groups: int = 4
     dim: int = 128
-    block: int = 128
+    block: int = BLOCK
     topk: int = 16
     dtype: str = "bfloat16"
 

@@ -28,14 +28,16 @@ class Clock:
         self.device = device
         self._flushed = torch.empty(_FLUSHED if device == "cuda" else 0, dtype=torch.int8)
         self._flushed = self._flushed.to(device)
+        self._captures = device == "cuda"
 
     def captured(self, call: Callable[[], T]) -> tuple[Callable[[], T], str]:
         """The call as a CUDA graph, without the host between its launches; or itself, and why.
 
-        A replay gives the same result each time, in the same memory.
+        A replay gives the same result each time, in the same memory. After a capture that failed
+        there is no other: torch's allocator may take it for unfinished.
         """
-        if self.device != "cuda":
-            return call, "not on a GPU"
+        if not self._captures:
+            return call, "not on a GPU" if self.device != "cuda" else "an earlier capture failed"
         try:
             aside = torch.cuda.Stream()
             aside.wait_stream(torch.cuda.current_stream())
@@ -47,6 +49,7 @@ class Clock:
             with torch.cuda.graph(graph):
                 result = call()
         except RuntimeError as error:  # it waits for the device, say
+            self._captures = False
             torch.cuda.synchronize()
             return call, (str(error).strip() or "no message").splitlines()[0][:200]
 

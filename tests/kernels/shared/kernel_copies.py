@@ -18,8 +18,10 @@ def load_copy(folder, name, fault=None):
     if fault is not None:
         path = folder / name / fault.file
         text = path.read_text()
-        assert text.count(fault.right) == 1, f"{fault.file}: the text to change is not there once"
-        path.write_text(text.replace(fault.right, fault.wrong))
+        for right, wrong in filter(None, [(fault.right, fault.wrong), fault.also]):
+            assert text.count(right) == 1, f"{fault.file}: the text to change is not there once"
+            text = text.replace(right, wrong)
+        path.write_text(text)
     for path in (folder / name).rglob("*.py"):
         path.write_text(path.read_text().replace(_ROOT, name))
     return importlib.import_module(name)

@@ -33,6 +33,8 @@ class KernelFault:
         check: of the conformance suite, which must fail.
         case: on which.
         way: of attention, where it matters.
+        also: a second text and what is put in its place.
+        unseen_by: a check on the same case that passes all the same.
         seen: where it happened.
     """
 
@@ -42,6 +44,8 @@ class KernelFault:
     check: str
     case: Case = RAGGED
     way: str = "query_outer"
+    also: tuple[str, str] | None = None
+    unseen_by: str = ""
     seen: str = ""
 
 
@@ -67,9 +71,11 @@ FAULTS: dict[str, KernelFault] = {
     ),
     "higher-block-wins-a-tie": KernelFault(
         _SELECTING,
-        "IDS = tl.constexpr(0x7FFFFFFF)",
-        "IDS = tl.constexpr(0)",
+        "key = (order.to(tl.int64) << 32) | (block ^ IDS).to(tl.int64)",
+        "key = (order.to(tl.int64) << 32) | block.to(tl.int64)",
         "selection_ties",
+        also=("block = (best & IDS).to(tl.int32) ^ IDS", "block = (best & IDS).to(tl.int32)"),
+        unseen_by="selection",
         seen="flashinfer#2584",
     ),
     "candidates-beyond-the-first-tile-lost": KernelFault(
@@ -149,25 +155,25 @@ FAULTS: dict[str, KernelFault] = {
     ),
     "heads-beyond-the-eighth-not-stored": KernelFault(
         _LISTS,
-        "fits = live[:, None] & (dim < DIM)[None, :]\n        place",
-        "fits = (live & (member % SHARE < 8))[:, None] & (dim < DIM)[None, :]\n        place",
+        "acc = acc / total[:, None]",
+        "acc = tl.where((member % SHARE < 8)[:, None], acc / total[:, None], 0.0)",
         "attention",
         case=WIDE_GROUP,
         way="key_outer",
         seen="b12x#24",
     ),
-    "start-of-the-keys-added-twice": KernelFault(
+    "start-of-the-sequence-before": KernelFault(
         _SCORING,
         "keys += tl.load(key_totals + sequence).to(tl.int64) * stride_kt",
-        "twice = tl.minimum(2 * sequence, sequences)\n"
-        "            keys += tl.load(key_totals + twice).to(tl.int64) * stride_kt",
+        "keys += tl.load(key_totals + tl.minimum(sequence, 1) * (sequence - 1)).to(tl.int64) "
+        "* stride_kt",
         "scores",
         seen="surogate#110",
     ),
     "tiles-of-a-ragged-batch-miscounted": KernelFault(
-        "kernel.py",
-        "return start // TILE + index\n",
-        "return (start + TILE - 1) // TILE\n",
+        "scoring/__init__.py",
+        "rows // tokens + sequences",
+        "triton.cdiv(rows, tokens)",
         "scores",
         case=Case(
             "small-tiles", (33, 1, 40), (90, 60, 70), Hq=2, Hkv=1, D=16, Di=16, block=16, topk=2

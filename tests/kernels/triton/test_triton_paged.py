@@ -114,7 +114,9 @@ def test_strides_are_followed():
         ({"page_table": torch.full((3, 6), -1, dtype=torch.int32)}, "page_table: wanted pages 0"),
         ({"page_table": torch.full((3, 6), 99, dtype=torch.int32)}, "page_table: wanted pages 0"),
         ({"topk": 0}, "topk"),
-        ({"scale": float("nan")}, "scale"),
+        ({"scale": float("nan")}, "^scale"),
+        ({"index_scale": float("inf")}, "^index_scale"),
+        ({"page_table": torch.zeros((3, 0), dtype=torch.int32)}, "page_table: wanted at least one"),
     ],
 )
 def test_what_cannot_be_is_refused(change, words):
@@ -123,6 +125,17 @@ def test_what_cannot_be_is_refused(change, words):
     for run in (attend_paged, reference.attend_paged):
         with pytest.raises((ValueError, TypeError), match=words):
             run(*tensors, **given | change)
+
+
+def test_a_query_of_nan_is_refused():
+    tensors, pages = drawn("one-query")
+    given = {**pages, "topk": 2, "scale": 0.2, "index_scale": 0.3}
+    for at, name in enumerate(("q", "q_idx")):
+        spoilt = list(tensors)
+        spoilt[at] = torch.full_like(spoilt[at], torch.nan)
+        for run in (attend_paged, reference.attend_paged):
+            with pytest.raises(ValueError, match=f"^{name}: "):
+                run(*spoilt, **given)
 
 
 def test_an_index_cache_of_other_pages_is_refused():

@@ -111,6 +111,8 @@ def attend_paged(
     checks.require_budget(topk, local_blocks, sink_blocks)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
+    for name, x in {"q": q, "q_idx": q_idx}.items() if INTERPRETED else ():
+        checks.require_finite(name, x)
     require_tensors(
         q=q,
         q_idx=q_idx,
