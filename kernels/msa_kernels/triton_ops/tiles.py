@@ -98,6 +98,17 @@ GRAD_KEYS = {
     (4, 64): Tile(32, 8, 1),
     (4, 128): Tile(32, 8, 1),
 }
+#: Queries against one block, a head at a time; with 8 warps it spills on sm_100a.
+INDEX_KEYS = {
+    (2, 16): Tile(64, 4, 1),
+    (2, 32): Tile(64, 4, 1),
+    (2, 64): Tile(64, 4, 1),
+    (2, 128): Tile(64, 4, 1),
+    (4, 16): Tile(16, 4, 1),
+    (4, 32): Tile(16, 4, 1),
+    (4, 64): Tile(16, 4, 1),
+    (4, 128): Tile(16, 4, 1),
+}
 
 
 #: Asked for by name: triton 3.9 warns that its default will change.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -49,12 +51,11 @@ def backward_arguments(t: Trial, chosen: Tensor) -> Arguments:
 
 def _differentiate(t: Trial, chosen: Tensor) -> None:
     x, exact = t.material.inputs, t.material.exactly
-    settings = {**t.material.lengths, "block": t.case.block, "scale": t.case.scale}
-    given, _ = backward_arguments(t, chosen)
-    got = t.run("sparse_attention_backward", (given, settings))
-    dout, _, _, _, _, lse, _ = given
-    out, _ = t.material.truth_of(chosen)
-    precise = (dout.double(), exact.q, exact.k, exact.v, out, lse, chosen)
+    given, keywords = backward_arguments(t, chosen)
+    got = t.run("sparse_attention_backward", (given, keywords))
+    settings: dict[str, Any] = dict(keywords)
+    dout, _, _, _, out, lse, _ = given
+    precise = (dout.double(), exact.q, exact.k, exact.v, out.double(), lse, chosen)
     truth = reference.sparse_attention_backward(*precise, **settings)
     eager = eager_backward(dout, x.q, x.k, x.v, chosen, **settings)
     for name, mine, right, yardstick in zip(_NAMES, got, truth, eager, strict=True):

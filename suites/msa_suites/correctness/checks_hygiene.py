@@ -19,18 +19,22 @@ from msa_suites.inputs import with_gaps
 
 #: With the arguments of a packed forward, and judged against what is right in every check.
 _FORWARD = ("block_scores", "select_blocks", "sparse_attention", "attend")
+#: Those that take a scale.
+_SCALED = ("block_scores", "sparse_attention", "attend")
 #: Held against their own plain result here, and against what is right in their own checks.
 _OTHERS = (*checks_paged.OPERATIONS, "combine", "sparse_attention_backward", "index_kl")
 
 
-def _calls(t: Trial) -> Iterator[tuple[str, Arguments]]:
-    """Every operation that can run the case, with its arguments.
+def _calls(
+    t: Trial, among: tuple[str, ...] = (*_FORWARD, *_OTHERS)
+) -> Iterator[tuple[str, Arguments]]:
+    """Every operation ``among`` these that can run the case, with its arguments.
 
     Raises:
         Skipped: none can.
     """
     reasons, found = [], False
-    for operation in (*_FORWARD, *_OTHERS):
+    for operation in among:
         if reason := t.subject.why_not(operation, t.case):
             reasons.append(reason)
             continue
@@ -76,9 +80,7 @@ def inputs_unchanged(t: Trial) -> None:
 def fresh_outputs(t: Trial) -> None:
     """Other inputs give their own result, also in the same memory; earlier results stay."""
     other = t.material.variant("other")
-    for operation, arguments in _calls(t):
-        if operation in _OTHERS:
-            continue
+    for operation, arguments in _calls(t, _FORWARD):
         tensors, keywords = arguments
         moving = tuple(x.clone() for x in tensors)
         first = t.run(operation, (moving, keywords))
@@ -96,9 +98,7 @@ def fresh_outputs(t: Trial) -> None:
 
 def scales(t: Trial) -> None:
     """The scale that is given is used: half the queries at twice the scale change nothing."""
-    for operation, (tensors, keywords) in _calls(t):
-        if operation not in ("block_scores", "sparse_attention", "attend"):
-            continue
+    for operation, (tensors, keywords) in _calls(t, _SCALED):
         doubled = {
             name: 2 * value
             for name, value in keywords.items()
