@@ -40,9 +40,8 @@ def logits(
 
     ``scorer`` is "max", "mean" or "recent"; the other settings are those of the retrofit.
     """
+    from msa_suites.models.loading import EMBEDDED, load_model  # isort: skip - loads it whole
     from transformers import AttentionInterface
-
-    from msa_suites.models.loading import EMBEDDED, load_model
 
     # No mask is registered under this name, so transformers makes none.
     attention = partial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,19 @@ from threading import Lock
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging as bars
 
 from msa_suites.models import shipped
+
+# transformers puts another module in its own place when it is loaded. A `from` in a second thread
+# that waited for the first would look into the one that was there before: load it whole first.
+importlib.import_module("transformers")
+
+from transformers import (  # noqa: E402 - as above
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import logging as bars  # noqa: E402 - as above
 
 #: The model that ships with the suite.
 EMBEDDED = shipped.EMBEDDED
