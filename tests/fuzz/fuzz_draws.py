@@ -15,7 +15,7 @@ import msa.fast.decoding
 import msa.fast.gathered
 import msa.fast.scoring
 import msa.fast.selecting
-from msa import fast, reference
+from msa import fast, reference, reference_selection
 from msa.packing import cumulative
 
 IMPLEMENTATIONS = {"fast": fast, "reference": reference}
@@ -35,7 +35,7 @@ _TILES = (
     (msa.fast.gathered, "_RUN", 8),
     (msa.fast.gathered, "_TILE_ROWS", 16),
     (msa.fast.decoding, "_HELD", 16),
-    (reference, "ROWS", 3),
+    (reference_selection, "ROWS", 3),
     (msa.attended, "ROWS", 3),
 )
 
