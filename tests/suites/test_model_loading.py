@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -93,3 +95,20 @@ def test_threads_load_whole_models_at_once():
         models = list(pool.map(lambda dtype: load_model(str(EMBEDDED), dtype=dtype)[0], DTYPES))
     assert [str(model.dtype) for model in models] == [f"torch.{dtype}" for dtype in DTYPES]
     assert all(model.lm_head.weight is model.get_input_embeddings().weight for model in models)
+
+
+SECOND_THREAD = """
+import threading, time
+import torch
+threading.Thread(target=lambda: __import__("transformers")).start()
+time.sleep(0.3)
+from msa_suites.method.oracle_model import logits
+print(logits([[1, 2, 3]], block=16, topk=1, sink_blocks=0)[0].shape[0])
+"""
+
+
+def test_a_second_thread_finds_transformers_whole():
+    """While the first one still loads it, and transformers replaces its own module."""
+    command = [sys.executable, "-c", SECOND_THREAD]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "3", ran.stderr[-400:]
