@@ -98,6 +98,17 @@ GRAD_KEYS = {
     (4, 64): Tile(32, 8, 1),
     (4, 128): Tile(32, 8, 1),
 }
+#: The heads of one query against one block, twice; with fewer warps or loads a register spills.
+INDEX_ROWS = {
+    (2, 16): Tile(16, 8, 2),
+    (2, 32): Tile(16, 8, 2),
+    (2, 64): Tile(16, 8, 2),
+    (2, 128): Tile(16, 8, 2),
+    (4, 16): Tile(16, 8, 2),
+    (4, 32): Tile(16, 8, 2),
+    (4, 64): Tile(16, 8, 2),
+    (4, 128): Tile(16, 8, 2),
+}
 #: Queries against one block, a head at a time; with 8 warps it spills on sm_100a.
 INDEX_KEYS = {
     (2, 16): Tile(64, 4, 1),

@@ -47,13 +47,13 @@ class Rule:
 #: heads of one query have too few rows for the fastest instruction.
 RULES = {
     "score_tile": Rule("best"),
-    "select_tile": Rule(spill_bytes=16),  # k no power of two: one register or two
+    "select_tile": Rule(spill_bytes=8),  # k no power of two: one register
     "attend_slots": Rule("any"),
     "name_lists": Rule(),
     "attend_list": Rule("best"),
     "grad_queries": Rule("any"),
     "grad_keys": Rule("best"),
-    "index_rows": Rule("any", spill_bytes=8),  # one register, in some builds
+    "index_rows": Rule("any"),
     "index_keys": Rule("best"),
     # triton 3.6 for sm_100a puts one register aside, once and outside of its loop.
     "merge_tile": Rule(spill_bytes=8),

@@ -143,22 +143,25 @@ def _decode(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN4
     paged = {"page_table": draw.pages(), "k_lens": lengths["cu_k"].diff()}
     pages = paged["page_table"].long()
 
-    def whole() -> tuple[Tensor, Tensor | None]:
-        found: tuple[Tensor, Tensor | None] = implementation.attend_paged(
-            q, q_idx[:, None], *pools, index_pages, **paged, topk=row.topk, scale=scale,
-            index_scale=scale,
+    msa: Callable[[], tuple[Tensor, Tensor | None]]
+    if hasattr(implementation, "attend_paged"):
+        msa = partial(
+            implementation.attend_paged, q, q_idx[:, None], *pools, index_pages, **paged,
+            topk=row.topk, scale=scale, index_scale=scale,
         )  # fmt: skip
-        return found
+        follows = paged["k_lens"]
+    else:
+        # Packed index keys, which a cache would not have, and lengths that are another tensor.
+        k_idx = index_pages[pages.flatten(), 0].flatten(0, 1)[:, None]
+        follows = None
 
-    def in_parts() -> tuple[Tensor, Tensor | None]:
-        scores = implementation.block_scores(q_idx, k_idx, **lengths, block=row.block, scale=scale)
-        selection = implementation.select_blocks(scores, **lengths, **_settings(row))[:, None]
-        out, _ = implementation.sparse_decode(q, *pools, selection, **paged, scale=scale)
-        return out, selection
-
-    # Without an operation for whole steps, the index keys are packed, which a cache would not have.
-    has_whole = hasattr(implementation, "attend_paged")
-    k_idx = index_pages if has_whole else index_pages[pages.flatten(), 0].flatten(0, 1)[:, None]
+        def msa() -> tuple[Tensor, Tensor | None]:
+            scores = implementation.block_scores(
+                q_idx, k_idx, **lengths, block=row.block, scale=scale
+            )
+            selection = implementation.select_blocks(scores, **lengths, **_settings(row))[:, None]
+            out, _ = implementation.sparse_decode(q, *pools, selection, **paged, scale=scale)
+            return out, selection
 
     def problem(result: tuple[Tensor, Tensor | None]) -> str:
         out, selection = result
@@ -182,9 +185,7 @@ def _decode(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN4
     seen = cost.attended_tokens(row.length - 1, block=row.block, topk=row.topk)
     flops = 2.0 * row.batch * row.dim * (row.groups * row.length + 2 * row.heads * seen)
     dense = _dense(q.transpose(1, 2), keys, values, causal=False)
-    # Packed lengths are another tensor: what is not a whole step does not follow the cache's.
-    follows = paged["k_lens"] if has_whole else None
-    return Work(whole if has_whole else in_parts, dense, flops, read, problem, follows)
+    return Work(msa, dense, flops, read, problem, follows)
 
 
 def _scores(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401

@@ -14,7 +14,7 @@ from msa import calls, checks
 from msa_kernels.triton_ops.attention.lists import list_slots
 from msa_kernels.triton_ops.index_loss.kernel import index_keys, index_rows
 from msa_kernels.triton_ops.limits import INTERPRETED, on, require_sizes, require_tensors
-from msa_kernels.triton_ops.tiles import GRAD_QUERIES, INDEX_KEYS, halvings, padded, tile_of
+from msa_kernels.triton_ops.tiles import INDEX_KEYS, INDEX_ROWS, halvings, padded, tile_of
 
 #: Keys of a program: a gradient of a whole block of 128 would not fit beside both products.
 _KEYS = 64
@@ -106,7 +106,7 @@ def align(
                 WIDTH=padded(block),
                 SLOTS=padded(topk, 2),
                 **sizes,
-                **tile_of(GRAD_QUERIES, q).options,
+                **tile_of(INDEX_ROWS, q).options,
             )  # fmt: skip
         tile = tile_of(INDEX_KEYS, q)
         found = list_slots(selection, 0, rows, cu_q=cu_q, cu_k=cu_k, block=block, tokens=len(k))

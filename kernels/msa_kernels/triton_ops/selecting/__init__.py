@@ -14,6 +14,8 @@ from msa_kernels.triton_ops.tiles import FUSION, halvings, padded
 #: Keys that a program looks at together, and blocks of a row among them.
 _KEYS = 2048
 _WIDEST = 1024
+#: Rows of a program; with twice as many it spills.
+_MOST = 32
 #: Comparisons by which a program puts what it kept in order.
 _COMPARED = 8192
 
@@ -130,7 +132,7 @@ def _launch(
         return
     kept = padded(topk, 2)
     wide = min(padded(scores.shape[2], 2), _WIDEST)
-    items = max(min(_KEYS // wide, _COMPARED // kept**2), 1)
+    items = max(min(_KEYS // wide, _COMPARED // kept**2, _MOST), 1)
     with on(scores):
         select_tile[triton.cdiv(rows * groups, items),](
             scores,
