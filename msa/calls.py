@@ -9,12 +9,23 @@ from msa import checks
 
 
 def check_index(
-    q_idx: Tensor, k_idx: Tensor, cu_q: Tensor, cu_k: Tensor, block: int, *, read: bool = True
+    q_idx: Tensor,
+    k_idx: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    *,
+    read: bool = True,
+    quantized: bool = True,
 ) -> None:
-    """Arguments of ``block_scores``; ``read`` is that of :func:`msa.checks.require_packing`."""
-    checks.require_tensor("q_idx", q_idx, ("Tq", "Hkv", "Di"))
+    """Arguments of ``block_scores``.
+
+    ``read`` is that of :func:`msa.checks.require_packing`; ``quantized``: E4M3 is allowed.
+    """
+    checks.require_tensor("q_idx", q_idx, ("Tq", "Hkv", "Di"), quantized=quantized)
     groups, dim = q_idx.shape[1:]
-    checks.require_tensor("k_idx", k_idx, ("Tk", "1 or Hkv", dim), like=q_idx)
+    wanted = ("Tk", "1 or Hkv", dim)
+    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized)
     if k_idx.shape[1] not in (1, groups):
         raise ValueError(f"k_idx: wanted 1 or {groups} heads, got {checks.came(k_idx)}")
     checks.require_positive("block", block)
@@ -52,11 +63,12 @@ def check_attention(
     block: int,
     *,
     read: bool = True,
+    quantized: bool = True,
 ) -> None:
     """Arguments of ``sparse_attention``. Keys and values may hold NaN where nothing reads them."""
-    checks.require_tensor("q", q, ("Tq", "Hq", "D"))
-    checks.require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q)
-    checks.require_tensor("v", v, tuple(k.shape), like=q)
+    checks.require_tensor("q", q, ("Tq", "Hq", "D"), quantized=quantized)
+    checks.require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q, quantized=quantized)
+    checks.require_tensor("v", v, tuple(k.shape), like=k)
     checks.require_groups(q.shape[1], k.shape[1])
     checks.require_selection(selection, (len(q),), k.shape[1])
     checks.require_positive("block", block)
@@ -78,7 +90,7 @@ def check_backward(
     read: bool = True,
 ) -> None:
     """Arguments of ``sparse_attention_backward``."""
-    check_attention(q, k, v, selection, cu_q, cu_k, block, read=read)
+    check_attention(q, k, v, selection, cu_q, cu_k, block, read=read, quantized=False)
     checks.require_tensor("dout", dout, tuple(q.shape), like=q)
     checks.require_tensor("out", out, tuple(q.shape), like=q)
     if not isinstance(lse, Tensor) or lse.dtype != torch.float32 or lse.shape != q.shape[:2]:
@@ -100,8 +112,9 @@ def check_index_kl(
     read: bool = True,
 ) -> None:
     """Arguments of ``index_kl``."""
-    check_pipeline(q, k, k, q_idx, k_idx, cu_q, cu_k, read=read)
-    check_index(q_idx, k_idx, cu_q, cu_k, block, read=False)  # read above, if at all
+    check_pipeline(q, k, k, q_idx, k_idx, cu_q, cu_k, read=read, quantized=False)
+    # Read above, if at all.
+    check_index(q_idx, k_idx, cu_q, cu_k, block, read=False, quantized=False)
     checks.require_selection(selection, (len(q),), k.shape[1])
 
 
@@ -115,14 +128,16 @@ def check_pipeline(
     cu_k: Tensor,
     *,
     read: bool = True,
+    quantized: bool = True,
 ) -> None:
     """Tensors of ``attend``, but for what they hold: they belong to one batch."""
-    checks.require_tensor("q", q, ("Tq", "Hq", "D"))
-    checks.require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q)
-    checks.require_tensor("v", v, tuple(k.shape), like=q)
+    checks.require_tensor("q", q, ("Tq", "Hq", "D"), quantized=quantized)
+    checks.require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q, quantized=quantized)
+    checks.require_tensor("v", v, tuple(k.shape), like=k)
     checks.require_groups(q.shape[1], k.shape[1])
-    checks.require_tensor("q_idx", q_idx, (len(q), k.shape[1], "Di"))
-    checks.require_tensor("k_idx", k_idx, (len(k), "1 or Hkv", q_idx.shape[2]), like=q_idx)
+    checks.require_tensor("q_idx", q_idx, (len(q), k.shape[1], "Di"), quantized=quantized)
+    wanted = (len(k), "1 or Hkv", q_idx.shape[2])
+    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized)
     checks.require_packing(cu_q, cu_k, len(q), len(k), read=read)
 
 
@@ -142,28 +157,26 @@ def check_paged(
     read: bool = True,
 ) -> None:
     """Arguments of ``sparse_decode``."""
-    checks.require_tensor("q", q, ("B", "Q", "Hq", "D"))
-    checks.require_tensor("k_pages", k_pages, ("P", "Hkv", "block", q.shape[3]), like=q)
-    checks.require_tensor("v_pages", v_pages, tuple(k_pages.shape), like=q)
-    checks.require_groups(q.shape[2], k_pages.shape[1])
+    _require_pools(q, k_pages, v_pages)
     checks.require_selection(selection, tuple(q.shape[:2]), k_pages.shape[1])
-    _require_int32("page_table", page_table, f"{len(q)}, W", 2, len(q))
-    _require_int32("k_lens", k_lens, f"{len(q)}", 1, len(q))
-    _require_pages(page_table, k_lens, q.shape[1], k_pages, read=read)
+    _require_table(page_table, k_lens, len(q))
+    if read:
+        _require_lengths(page_table, k_lens, q.shape[1], k_pages)
 
 
 def check_paged_index(
     q_idx: Tensor, index_pages: Tensor, page_table: Tensor, k_lens: Tensor, *, read: bool = True
 ) -> None:
     """Arguments of ``paged_block_scores``."""
-    checks.require_tensor("q_idx", q_idx, ("B", "Q", "Hkv", "Di"))
+    checks.require_tensor("q_idx", q_idx, ("B", "Q", "Hkv", "Di"), quantized=True)
     groups, dim = q_idx.shape[2:]
-    checks.require_tensor("index_pages", index_pages, ("P", "1 or Hkv", "block", dim), like=q_idx)
+    wanted = ("P", "1 or Hkv", "block", dim)
+    checks.require_tensor("index_pages", index_pages, wanted, like=q_idx, quantized=True)
     if index_pages.shape[1] not in (1, groups):
         raise ValueError(f"index_pages: wanted 1 or {groups} heads, got {checks.came(index_pages)}")
-    _require_int32("page_table", page_table, f"{len(q_idx)}, W", 2, len(q_idx))
-    _require_int32("k_lens", k_lens, f"{len(q_idx)}", 1, len(q_idx))
-    _require_pages(page_table, k_lens, q_idx.shape[1], index_pages, read=read)
+    _require_table(page_table, k_lens, len(q_idx))
+    if read:
+        _require_lengths(page_table, k_lens, q_idx.shape[1], index_pages)
 
 
 def check_paged_pipeline(
@@ -178,29 +191,39 @@ def check_paged_pipeline(
     read: bool = True,
 ) -> None:
     """Arguments of ``attend_paged``: they belong to one batch and one pool of pages."""
-    checks.require_tensor("q", q, ("B", "Q", "Hq", "D"))
-    checks.require_tensor("k_pages", k_pages, ("P", "Hkv", "block", q.shape[3]), like=q)
-    checks.require_tensor("v_pages", v_pages, tuple(k_pages.shape), like=q)
+    _require_pools(q, k_pages, v_pages)
     pages, groups, block, _ = k_pages.shape
-    checks.require_groups(q.shape[2], groups)
-    checks.require_tensor("q_idx", q_idx, (*q.shape[:2], groups, "Di"))
+    checks.require_tensor("q_idx", q_idx, (*q.shape[:2], groups, "Di"), quantized=True)
     check_paged_index(q_idx, index_pages, page_table, k_lens, read=False)
     if (index_pages.shape[0], index_pages.shape[2]) != (pages, block):
         raise ValueError(
             f"index_pages: wanted {pages} pages of {block} tokens, as k_pages, "
             f"got {checks.came(index_pages)}"
         )
-    _require_pages(page_table, k_lens, q.shape[1], index_pages, read=read)
+    if read:
+        _require_lengths(page_table, k_lens, q.shape[1], index_pages)
 
 
-def _require_pages(
-    page_table: Tensor, k_lens: Tensor, queries: int, pages: Tensor, *, read: bool
-) -> None:
-    """Each request has its queries' keys, in pages that there are."""
-    block = pages.shape[2]
+def _require_pools(q: Tensor, k_pages: Tensor, v_pages: Tensor) -> None:
+    """Queries of a batch, and the pages of keys and values that they may read."""
+    checks.require_tensor("q", q, ("B", "Q", "Hq", "D"), quantized=True)
+    wanted = ("P", "Hkv", "block", q.shape[3])
+    checks.require_tensor("k_pages", k_pages, wanted, like=q, quantized=True)
+    checks.require_tensor("v_pages", v_pages, tuple(k_pages.shape), like=k_pages)
+    checks.require_groups(q.shape[2], k_pages.shape[1])
+
+
+def _require_table(page_table: Tensor, k_lens: Tensor, requests: int) -> None:
+    _require_int32("page_table", page_table, f"{requests}, W", 2, requests)
+    _require_int32("k_lens", k_lens, f"{requests}", 1, requests)
     if page_table.shape[1] < 1:
         raise ValueError(f"page_table: wanted at least one column, got {checks.came(page_table)}")
-    for b, length in enumerate(k_lens.tolist() if read else ()):
+
+
+def _require_lengths(page_table: Tensor, k_lens: Tensor, queries: int, pages: Tensor) -> None:
+    """Each request has its queries' keys, in pages that there are."""
+    block = pages.shape[2]
+    for b, length in enumerate(k_lens.tolist()):
         count = -(-length // block)
         if length < queries or count > page_table.shape[1]:
             raise ValueError(

@@ -11,6 +11,8 @@ from torch import Tensor
 from msa.packing import block_columns, segments
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+#: The one format of eight bits: E5M2, and AMD's E4M3 FNUZ whose bytes mean half as much, are none.
+E4M3 = torch.float8_e4m3fn
 _LARGEST = torch.finfo(torch.float64).max
 #: Sizes that may be zero: a batch without queries, or without keys. All other sizes are above it.
 _MAY_BE_ZERO = ("T", "Tq", "Tk")
@@ -42,11 +44,17 @@ def require_scale(name: str, value: object) -> None:
 
 
 def require_tensor(
-    name: str, x: object, shape: tuple[int | str, ...], *, like: Tensor | None = None
+    name: str,
+    x: object,
+    shape: tuple[int | str, ...],
+    *,
+    like: Tensor | None = None,
+    quantized: bool = False,
 ) -> None:
     """``x`` is a floating tensor of ``shape``, with the dtype and the device of ``like``.
 
-    A str in ``shape`` stands for any size above zero; a number of tokens may be zero.
+    A str in ``shape`` stands for any size above zero; a number of tokens may be zero. With
+    ``quantized`` its dtype may also be E4M3.
 
     Raises:
         TypeError: not a tensor, or of another dtype.
@@ -55,9 +63,11 @@ def require_tensor(
     wanted = f"[{', '.join(map(str, shape))}]"
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: wanted a floating tensor {wanted}, got {came(x)}")
-    if x.dtype not in FLOATS or (like is not None and x.dtype != like.dtype):
+    allowed = FLOATS if like is None else (like.dtype,)
+    if x.dtype not in ((*allowed, E4M3) if quantized else allowed):
         dtype = "a floating dtype" if like is None else str(like.dtype).removeprefix("torch.")
-        raise TypeError(f"{name}: wanted {dtype} {wanted}, got {came(x)}")
+        eight = " or float8_e4m3fn" if quantized and E4M3 not in allowed else ""
+        raise TypeError(f"{name}: wanted {dtype}{eight} {wanted}, got {came(x)}")
     fits = x.ndim == len(shape) and all(
         (have > 0 or want in _MAY_BE_ZERO) if isinstance(want, str) else want == have
         for want, have in zip(shape, x.shape, strict=True)
@@ -73,9 +83,37 @@ def require_tensor(
 
 def require_finite(name: str, x: Tensor) -> None:
     """No element of ``x`` is inf or NaN."""
+    x = x.float() if x.dtype == E4M3 else x
     if not bool(torch.isfinite(x).all()):
         bad = (~torch.isfinite(x)).nonzero()[0].tolist()
         raise ValueError(f"{name}: wanted finite values, got {x[tuple(bad)].item()} at index {bad}")
+
+
+def require_descale(name: str, descale: object, x: Tensor, *, axis: int, read: bool = True) -> None:
+    """``descale`` is None, or the factors of the heads of an ``x`` in E4M3: float32 ``[heads]``.
+
+    Args:
+        name: of the factors.
+        descale: the factors.
+        x: what they belong to.
+        axis: of the heads in x.
+        read: whether the factors themselves are looked at, which waits for their device.
+    """
+    if descale is None:
+        return
+    if x.dtype != E4M3:
+        dtype = str(x.dtype).removeprefix("torch.")
+        raise ValueError(f"{name}: wanted none for elements in {dtype}, got {came(descale)}")
+    heads = x.shape[axis]
+    if (
+        not isinstance(descale, Tensor)
+        or descale.dtype != torch.float32
+        or tuple(descale.shape) != (heads,)
+        or descale.device != x.device
+    ):
+        raise ValueError(f"{name}: wanted float32 [{heads}] on {x.device}, got {came(descale)}")
+    if read and not bool((descale.isfinite() & (descale > 0)).all()):
+        raise ValueError(f"{name}: wanted finite factors above 0, got {descale.tolist()}")
 
 
 def require_packing(

@@ -9,6 +9,8 @@ in the ``reference_*`` module that it comes from; this is the implementation ``r
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from msa import calls, checks
@@ -33,7 +35,7 @@ __all__ = [
 ]
 
 CAPABILITIES: dict[str, object] = {
-    "dtypes": ["float32", "float16", "bfloat16", "float64"],
+    "dtypes": ["float32", "float16", "bfloat16", "float64", "float8_e4m3fn"],
     "devices": ["cpu", "cuda"],
     "layouts": ["packed", "paged"],
     "nan_scores": True,
@@ -58,6 +60,11 @@ def attend(
     sink_blocks: int = 0,
     scale: float,
     index_scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    q_idx_descale: Tensor | None = None,
+    k_idx_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The whole of MSA: scores, selection, attention. Returns (out, selection)."""
     calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
@@ -65,15 +72,20 @@ def attend(
     checks.require_scale("index_scale", index_scale)
     for name, x in {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}.items():
         checks.require_finite(name, x)
-    scores = block_scores(q_idx, k_idx, cu_q=cu_q, cu_k=cu_k, block=block, scale=index_scale)
+    lengths: dict[str, Any] = {"cu_q": cu_q, "cu_k": cu_k, "block": block}
+    scores = block_scores(
+        q_idx, k_idx, **lengths, scale=index_scale,
+        q_idx_descale=q_idx_descale, k_idx_descale=k_idx_descale,
+    )  # fmt: skip
     selection = select_blocks(
         scores,
-        cu_q=cu_q,
-        cu_k=cu_k,
-        block=block,
+        **lengths,
         topk=topk,
         local_blocks=local_blocks,
         sink_blocks=sink_blocks,
     )
-    out, _ = sparse_attention(q, k, v, selection, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale)
+    out, _ = sparse_attention(
+        q, k, v, selection, **lengths, scale=scale,
+        q_descale=q_descale, k_descale=k_descale, v_descale=v_descale,
+    )  # fmt: skip
     return out, selection

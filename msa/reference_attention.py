@@ -7,6 +7,7 @@ from torch import Tensor
 
 from msa import calls, checks
 from msa.attended import attended_rows
+from msa.quantized import decode, output_dtype
 
 
 def sparse_attention(
@@ -19,8 +20,13 @@ def sparse_attention(
     cu_k: Tensor,
     block: int,
     scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Exact softmax attention over the visible tokens of the selected blocks.
+
+    Keys and values may be E4M3, beside queries of any floating dtype.
 
     Args:
         q: ``[Tq, Hq, D]``.
@@ -31,18 +37,24 @@ def sparse_attention(
         cu_k: int32 ``[B + 1]``.
         block: tokens per block.
         scale: factor on the logits, ``D ** -0.5`` in the paper.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
 
     Returns:
-        out ``[Tq, Hq, D]`` in q's dtype and LSE float32 ``[Tq, Hq]`` (natural logarithm). A row
-        with nothing visible gives 0 and -inf.
+        out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[Tq, Hq]`` (natural
+        logarithm). A row with nothing visible gives 0 and -inf.
     """
     calls.check_attention(q, k, v, selection, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
-    out = torch.zeros_like(q)
+    out = torch.zeros_like(q, dtype=output_dtype(q))
+    q = decode("q", q, q_descale, axis=1)
+    k = decode("k", k, k_descale, axis=1)
+    v = decode("v", v, v_descale, axis=1)
     lse = q.new_full(q.shape[:2], -torch.inf, dtype=torch.float32)
     packing = {"cu_q": cu_q, "cu_k": cu_k}
     for a in attended_rows(q, k, v, selection, **packing, block=block, scale=scale):
-        out[a.rows, a.head] = (a.weight @ a.values).to(q.dtype)
+        out[a.rows, a.head] = (a.weight @ a.values).to(out.dtype)
         lse[a.rows, a.head] = a.lse.float()
     return out, lse
 

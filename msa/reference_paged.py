@@ -12,7 +12,14 @@ from msa.reference_selection import block_scores, select_blocks
 
 
 def paged_block_scores(
-    q_idx: Tensor, index_pages: Tensor, *, page_table: Tensor, k_lens: Tensor, scale: float
+    q_idx: Tensor,
+    index_pages: Tensor,
+    *,
+    page_table: Tensor,
+    k_lens: Tensor,
+    scale: float,
+    q_idx_descale: Tensor | None = None,
+    k_idx_descale: Tensor | None = None,
 ) -> Tensor:
     """The best visible token score of every block of a cache, for the newest tokens.
 
@@ -22,6 +29,8 @@ def paged_block_scores(
         page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the token scores.
+        q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
 
     Returns:
         float32 ``[B, Q, Hkv, W]``; -inf where a block has no visible token.
@@ -36,6 +45,8 @@ def paged_block_scores(
         cu_k=cumulative(lengths, q_idx.device),
         block=index_pages.shape[2],
         scale=scale,
+        q_idx_descale=q_idx_descale,
+        k_idx_descale=k_idx_descale,
     )
     scores = found.new_full((*found.shape[:2], page_table.shape[1]), -torch.inf)
     scores[..., : found.shape[2]] = found
@@ -51,6 +62,9 @@ def sparse_decode(
     page_table: Tensor,
     k_lens: Tensor,
     scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of the newest ``Q`` tokens of every request over selected pages of the cache.
 
@@ -62,9 +76,12 @@ def sparse_decode(
         page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the logits.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
 
     Returns:
-        out ``[B, Q, Hq, D]`` and LSE float32 ``[B, Q, Hq]``.
+        out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
     """
     calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
     checks.require_scale("scale", scale)
@@ -78,8 +95,11 @@ def sparse_decode(
         cu_k=cumulative(lengths, q.device),
         block=k_pages.shape[2],
         scale=scale,
+        q_descale=q_descale,
+        k_descale=k_descale,
+        v_descale=v_descale,
     )
-    return out.view_as(q), lse.view(q.shape[:3])
+    return out.view(q.shape), lse.view(q.shape[:3])
 
 
 def attend_paged(
@@ -96,6 +116,11 @@ def attend_paged(
     sink_blocks: int = 0,
     scale: float,
     index_scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    q_idx_descale: Tensor | None = None,
+    k_idx_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The whole of MSA for the newest tokens over a cache: scores, selection, attention.
 
@@ -112,9 +137,15 @@ def attend_paged(
         sink_blocks: first blocks that are always kept.
         scale: factor on the logits.
         index_scale: factor on the token scores.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
+        q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
 
     Returns:
-        out ``[B, Q, Hq, D]`` in q's dtype and the selection int32 ``[B, Q, Hkv, topk]``.
+        out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32
+        ``[B, Q, Hkv, topk]``.
     """
     calls.check_paged_pipeline(q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens)
     checks.require_budget(topk, local_blocks, sink_blocks)
@@ -122,9 +153,11 @@ def attend_paged(
     checks.require_scale("index_scale", index_scale)
     checks.require_finite("q", q)
     checks.require_finite("q_idx", q_idx)
+    pages = {"page_table": page_table, "k_lens": k_lens}
     scores = paged_block_scores(
-        q_idx, index_pages, page_table=page_table, k_lens=k_lens, scale=index_scale
-    )
+        q_idx, index_pages, **pages, scale=index_scale,
+        q_idx_descale=q_idx_descale, k_idx_descale=k_idx_descale,
+    )  # fmt: skip
     selection = select_blocks(
         scores.flatten(0, 1),
         cu_q=cumulative([q.shape[1]] * len(k_lens), q.device),
@@ -135,8 +168,9 @@ def attend_paged(
         sink_blocks=sink_blocks,
     ).unflatten(0, tuple(q.shape[:2]))
     out, _ = sparse_decode(
-        q, k_pages, v_pages, selection, page_table=page_table, k_lens=k_lens, scale=scale
-    )
+        q, k_pages, v_pages, selection, **pages, scale=scale,
+        q_descale=q_descale, k_descale=k_descale, v_descale=v_descale,
+    )  # fmt: skip
     return out, selection
 
 

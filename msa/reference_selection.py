@@ -8,12 +8,23 @@ from torch import Tensor
 from msa import calls, checks
 from msa.attended import ROWS
 from msa.packing import block_columns, count_blocks, segments
+from msa.quantized import decode
 
 
 def block_scores(
-    q_idx: Tensor, k_idx: Tensor, *, cu_q: Tensor, cu_k: Tensor, block: int, scale: float
+    q_idx: Tensor,
+    k_idx: Tensor,
+    *,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    scale: float,
+    q_idx_descale: Tensor | None = None,
+    k_idx_descale: Tensor | None = None,
 ) -> Tensor:
     """The best visible token score of every key block.
+
+    Index keys may be E4M3, beside index queries of any floating dtype.
 
     Args:
         q_idx: index queries ``[Tq, Hkv, Di]``.
@@ -22,12 +33,16 @@ def block_scores(
         cu_k: int32 ``[B + 1]``.
         block: tokens per block.
         scale: factor on the token scores, ``Di ** -0.5`` in the paper.
+        q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
 
     Returns:
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
     """
     calls.check_index(q_idx, k_idx, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
+    q_idx = decode("q_idx", q_idx, q_idx_descale, axis=1)
+    k_idx = decode("k_idx", k_idx, k_idx_descale, axis=1)
     groups, columns = q_idx.shape[1], block_columns(cu_k, block)
     scores = q_idx.new_full((q_idx.shape[0], groups, columns), -torch.inf, dtype=torch.float32)
     for s in segments(cu_q, cu_k):

@@ -10,6 +10,7 @@ from msa.fast import gathered, portable
 from msa.fast.scoring import cut_rows, working_dtype
 from msa.fast.threads import for_each
 from msa.packing import Segment, segments
+from msa.quantized import E4M3, decode, output_dtype
 
 #: Fewest and most query rows whose partial sums are held together.
 _FEWEST, _MOST = 2048, 8192
@@ -30,6 +31,9 @@ def sparse_attention(
     cu_k: Tensor,
     block: int,
     scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Exact softmax attention over the visible tokens of the selected blocks. Not differentiable.
 
@@ -42,14 +46,23 @@ def sparse_attention(
         cu_k: int32 ``[B + 1]``.
         block: tokens per block.
         scale: factor on the logits, ``D ** -0.5`` in the paper.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
 
     Returns:
-        out ``[Tq, Hq, D]`` in q's dtype and LSE float32 ``[Tq, Hq]`` (natural logarithm). A row
-        with nothing visible gives 0 and -inf.
+        out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[Tq, Hq]`` (natural
+        logarithm). A row with nothing visible gives 0 and -inf.
     """
     calls.check_attention(q, k, v, selection, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
-    out = torch.empty_like(q)
+    out = torch.empty_like(q, dtype=output_dtype(q))
+    wide = working_dtype(q)
+    q = decode("q", q, q_descale, axis=1, dtype=wide)
+    if k.dtype == E4M3:
+        q = q.to(wide)  # products want one dtype
+    k = decode("k", k, k_descale, axis=1, dtype=wide)
+    v = decode("v", v, v_descale, axis=1, dtype=wide)
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)
     for s in segments(cu_q, cu_k):
         _attend_segment(s, q, k, v, selection, block, scale, out, lse)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from msa import calls, checks
 from msa.fast.scoring import working_dtype
+from msa.quantized import decode, output_dtype
 
 #: Elements of gathered keys held at a time.
 _HELD = 1 << 24
@@ -22,6 +23,9 @@ def sparse_decode(
     page_table: Tensor,
     k_lens: Tensor,
     scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of the newest ``Q`` tokens of every request over selected pages of the cache.
 
@@ -36,9 +40,12 @@ def sparse_decode(
         page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the logits.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
 
     Returns:
-        out ``[B, Q, Hq, D]`` and LSE float32 ``[B, Q, Hq]``.
+        out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
     """
     calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
     checks.require_scale("scale", scale)
@@ -53,21 +60,25 @@ def sparse_decode(
     valid &= ~(chosen[:, :, None] == chosen[:, None]).tril_(-1).any(-1)
     ids = torch.where(valid, chosen, 0).long()
     pages = page_table[(row // (steps * groups))[:, None], ids].long()
-    queries = q.reshape(-1, heads // groups, dim)
-    out = torch.empty_like(queries)
+    checks.require_descale("k_descale", k_descale, k_pages, axis=1)
+    checks.require_descale("v_descale", v_descale, v_pages, axis=1)
+    wide = decode("q", q, q_descale, axis=2, dtype=working_dtype(q))
+    queries = wide.reshape(-1, heads // groups, dim)
+    out = torch.empty_like(queries, dtype=output_dtype(q))
     lse = queries.new_empty(queries.shape[:2], dtype=torch.float32)
     # Tokens of a page that a query may read.
     seen = torch.where(valid, position[:, None] + 1 - ids * block, 0).clamp_max(block)
     held = max(_HELD // (ids.shape[1] * block * dim), 1)
     for start in range(0, len(row), held):
         part = slice(start, start + held)
-        out[part], lse[part] = _decode_rows(
-            queries[part], k_pages, v_pages, pages[part], row[part] % groups, seen[part], scale
-        )
-    return out.view_as(q), lse.view(q.shape[:3])
+        group = row[part] % groups
+        keys = _take(k_pages, k_descale, pages[part], group)
+        values = _take(v_pages, v_descale, pages[part], group)
+        out[part], lse[part] = _decode_rows(queries[part], keys, values, seen[part], scale)
+    return out.view(q.shape), lse.view(q.shape[:3])
 
 
-def _take(store: Tensor, pages: Tensor, group: Tensor) -> Tensor:
+def _take(store: Tensor, descale: Tensor | None, pages: Tensor, group: Tensor) -> Tensor:
     """A copy of pages ``[n, k]`` of groups ``[n]``: ``[n, k, block, D]`` in the working dtype."""
     if store.is_contiguous():
         flat = pages * store.shape[1] + group[:, None]
@@ -75,24 +86,18 @@ def _take(store: Tensor, pages: Tensor, group: Tensor) -> Tensor:
         found = found.view(*pages.shape, *store.shape[2:])
     else:
         found = store[pages, group[:, None]]
-    return found.to(working_dtype(store))
+    found = found.to(working_dtype(store))
+    return found if descale is None else found.mul_(descale[group][:, None, None, None])
 
 
 def _decode_rows(
-    q: Tensor,
-    k_pages: Tensor,
-    v_pages: Tensor,
-    pages: Tensor,
-    group: Tensor,
-    seen: Tensor,
-    scale: float,
+    q: Tensor, keys: Tensor, values: Tensor, seen: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Rows of one query and group each: q ``[n, R, D]``, pages and seen ``[n, k]``, group ``[n]``.
+    """Rows of a query and group each: q ``[n, R, D]``, pages ``[n, k, block, D]``, seen ``[n, k]``.
 
     ``seen`` counts the tokens of a page that may be read; the rest may hold NaN, and NaN times
     zero is NaN.
     """
-    keys, values = (_take(store, pages, group) for store in (k_pages, v_pages))
     block = keys.shape[2]
     token = torch.arange(block, device=q.device)
     logits = (q.to(keys.dtype) * scale) @ keys.flatten(1, 2).mT  # [n, R, k * block]
@@ -104,4 +109,4 @@ def _decode_rows(
         values[cut] = values[cut].masked_fill(hidden[..., None], 0.0)
     lse = torch.logsumexp(logits, -1)
     weight = logits.sub_(lse.nan_to_num(neginf=0.0)[..., None]).exp_()
-    return (weight @ values.flatten(1, 2)).to(q.dtype), lse.float()
+    return weight @ values.flatten(1, 2), lse.float()

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from msa import calls, checks
 from msa.fast.attention import sparse_attention
-from msa.fast.scoring import index_keys, score_chunks, score_rows
+from msa.fast.scoring import decode_index, index_keys, score_chunks, score_rows
 from msa.fast.selecting import select_rows
 from msa.fast.threads import for_each
 from msa.packing import segments
+from msa.quantized import E4M3
 
 #: Token scores below which threads cost more than they bring.
 _WORTH_THREADS = 1 << 22
@@ -32,6 +33,11 @@ def attend(
     sink_blocks: int = 0,
     scale: float,
     index_scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    q_idx_descale: Tensor | None = None,
+    k_idx_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The whole of MSA: scores, selection, attention. Not differentiable.
 
@@ -52,9 +58,15 @@ def attend(
         sink_blocks: first blocks that are always kept.
         scale: factor on the logits.
         index_scale: factor on the index scores.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
+        q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
 
     Returns:
-        out ``[Tq, Hq, D]`` in q's dtype and the selection int32 ``[Tq, Hkv, topk]``.
+        out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32
+        ``[Tq, Hkv, topk]``.
 
     Raises:
         ValueError: a shape, a length, a budget or a value that cannot be; the message names it.
@@ -65,11 +77,10 @@ def attend(
     checks.require_scale("index_scale", index_scale)
     for name, x in {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}.items():
         # A finite sum proves finite terms at a fraction of the cost of looking at each.
-        if not bool(x.sum().isfinite()):
+        if x.dtype == E4M3 or not bool(x.sum().isfinite()):
             checks.require_finite(name, x)
     selection = select_all(
-        q_idx,
-        k_idx,
+        *decode_index(q_idx, k_idx, q_idx_descale, k_idx_descale),
         cu_q=cu_q,
         cu_k=cu_k,
         block=block,
@@ -78,7 +89,10 @@ def attend(
         sink_blocks=sink_blocks,
         scale=index_scale,
     )
-    out, _ = sparse_attention(q, k, v, selection, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale)
+    out, _ = sparse_attention(
+        q, k, v, selection, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale,
+        q_descale=q_descale, k_descale=k_descale, v_descale=v_descale,
+    )  # fmt: skip
     return out, selection
 
 

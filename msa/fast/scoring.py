@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from msa import calls, checks
+from msa.checks import require_descale
 from msa.fast.threads import for_each
 from msa.packing import Segment, block_columns, count_blocks, segments
+from msa.quantized import E4M3, decode
 
 #: Columns of a score tile (queries times groups) and its elements: a tile stays in the L2 cache.
 _TILE_COLUMNS = 512
@@ -39,7 +41,15 @@ def cut_rows(segment: Segment, rows: int) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def block_scores(
-    q_idx: Tensor, k_idx: Tensor, *, cu_q: Tensor, cu_k: Tensor, block: int, scale: float
+    q_idx: Tensor,
+    k_idx: Tensor,
+    *,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    block: int,
+    scale: float,
+    q_idx_descale: Tensor | None = None,
+    k_idx_descale: Tensor | None = None,
 ) -> Tensor:
     """The best visible token score of every key block. Not differentiable.
 
@@ -50,12 +60,15 @@ def block_scores(
         cu_k: int32 ``[B + 1]``.
         block: tokens per block.
         scale: factor on the token scores, ``Di ** -0.5`` in the paper.
+        q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
 
     Returns:
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
     """
     calls.check_index(q_idx, k_idx, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
+    q_idx, k_idx = decode_index(q_idx, k_idx, q_idx_descale, k_idx_descale)
     groups, columns = q_idx.shape[1], block_columns(cu_k, block)
     scores = q_idx.new_full((len(q_idx), groups, columns), -torch.inf, dtype=torch.float32)
     for s in segments(cu_q, cu_k):
@@ -70,6 +83,20 @@ def block_scores(
         spread = q_idx.device.type == "cpu" and s.q_len * s.k_len * groups > _WORTH_THREADS
         for_each(fill, score_chunks(s, groups, block), spread=spread)
     return scores
+
+
+def decode_index(
+    q_idx: Tensor, k_idx: Tensor, q_idx_descale: Tensor | None, k_idx_descale: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Index queries and keys, both in the working dtype where one was E4M3."""
+    wide = working_dtype(q_idx)
+    if k_idx.dtype == E4M3 and q_idx.dtype != E4M3:
+        require_descale("q_idx_descale", q_idx_descale, q_idx, axis=1)
+        q_idx, q_idx_descale = q_idx.to(wide), None
+    return (
+        decode("q_idx", q_idx, q_idx_descale, axis=1, dtype=wide),
+        decode("k_idx", k_idx, k_idx_descale, axis=1, dtype=wide),
+    )
 
 
 def index_keys(k_idx: Tensor) -> Tensor:

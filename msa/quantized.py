@@ -1,0 +1,75 @@
+"""Eight-bit floats: E4M3 elements with one factor a head.
+
+The format is OCP's E4M3 (``torch.float8_e4m3fn``): 448 is the largest, and there is no infinity. An
+element times the float32 factor of its head (``descale``, above 0) is the value that is meant.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from msa.checks import E4M3, came, require_descale
+
+__all__ = ["E4M3", "decode", "output_dtype", "quantize"]
+
+_LARGEST = torch.finfo(E4M3).max
+
+
+def quantize(x: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
+    """Elements in E4M3 and the factor of each head, by which its largest element becomes 448.
+
+    Args:
+        x: any shape, any floating dtype; NaN is passed on.
+        axis: of the heads.
+
+    Returns:
+        E4M3 of x's shape, and float32 ``[heads]``; the factor of a head of zeros is 1.
+
+    Raises:
+        TypeError: a tensor of ints.
+        ValueError: an axis that x has not.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"x: wanted a floating tensor, got {came(x)}")
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis: wanted one of the {x.ndim} axes of x, got {axis}")
+    rest = [other for other in range(x.ndim) if other != axis % x.ndim]
+    largest = x.float().abs().nan_to_num(nan=0.0).amax(rest)
+    descale = torch.where(largest > 0, largest / _LARGEST, 1.0)
+    whole = x.float() / _beside(descale, x, axis)
+    # Rounding of the factor may leave the largest element a bit above what the format holds.
+    return whole.clamp(-_LARGEST, _LARGEST).to(E4M3), descale
+
+
+def decode(
+    name: str, x: Tensor, descale: Tensor | None, *, axis: int, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """The values of ``x`` in ``dtype`` if it is E4M3, else ``x`` itself.
+
+    Args:
+        name: of x; its factors' name ends in ``_descale``.
+        x: any shape.
+        descale: float32 ``[heads]``, or None for factors of 1.
+        axis: of the heads.
+        dtype: a wide one; every value is exact in float64.
+
+    Raises:
+        ValueError: factors of another shape or dtype, not above 0, or for elements that need none.
+    """
+    require_descale(f"{name}_descale", descale, x, axis=axis)
+    if x.dtype != E4M3:
+        return x
+    wide = x.to(dtype)
+    return wide if descale is None else wide * _beside(descale.to(dtype), x, axis)
+
+
+def output_dtype(q: Tensor) -> torch.dtype:
+    """The dtype of an output: that of the queries, and bfloat16 for those in E4M3."""
+    return torch.bfloat16 if q.dtype == E4M3 else q.dtype
+
+
+def _beside(descale: Tensor, x: Tensor, axis: int) -> Tensor:
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    return descale.view(shape)
