@@ -8,6 +8,17 @@ from torch import Tensor
 from msa import checks
 
 
+def check_factors(
+    *given: tuple[str, Tensor, Tensor | None], axis: int = 1, read: bool = True
+) -> None:
+    """The factors of E4M3 tensors: name of the tensor, the tensor, its factors; ``axis`` of heads.
+
+    ``read`` is that of :func:`msa.checks.require_descale`.
+    """
+    for name, x, descale in given:
+        checks.require_descale(f"{name}_descale", descale, x, axis=axis, read=read)
+
+
 def check_index(
     q_idx: Tensor,
     k_idx: Tensor,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msa_kernels.contract import Capabilities
-from msa_suites.case import Case
+from msa_suites.case import E4M3, Case
 
 _INDEXING = ("block_scores", "paged_block_scores", "index_kl", "attend", "attend_paged")
 _PAGED = ("paged_block_scores", "sparse_decode", "attend_paged")
@@ -15,6 +15,8 @@ _ATTENDING = (
     "attend",
     "attend_paged",
 )
+_TRAINING = ("sparse_attention_backward", "index_kl")
+_INDEX, _MAIN = ("q_idx", "k_idx"), ("q", "k", "v")
 
 
 def why_not(
@@ -36,6 +38,19 @@ def why_not(
     """
     if operation not in capabilities.operations:
         return f"it has no {operation}"
+    names = [
+        *(_INDEX if operation in _INDEXING else ()),
+        *(_MAIN if operation in _ATTENDING else ()),
+    ]
+    dtypes = {str(case.dtypes[name]).removeprefix("torch.") for name in names}
+    if E4M3 in dtypes and operation in _TRAINING:
+        return f"dtype {E4M3}: {operation} is not defined for it"
+    # Its factors are arguments that nobody need have: who takes them says so.
+    if E4M3 in dtypes and capabilities.dtypes is None:
+        return f"dtype {E4M3}: its capabilities do not name it"
+    for dtype in sorted(dtypes):
+        if reason := capabilities.why_not(dtype=dtype):
+            return reason
     wanted: dict[str, str | int] = {
         "device": device,
         "layout": "paged" if operation in _PAGED else "packed",
@@ -44,8 +59,8 @@ def why_not(
         wanted["block_size"] = case.block
         wanted["topk_value"] = topk or case.topk
     if operation in _INDEXING:
-        wanted |= {"dtype": case.dtype, "index_dim": case.Di}
+        wanted["index_dim"] = case.Di
     if operation in _ATTENDING:
-        wanted |= {"dtype": case.dtype, "head_dim": case.D, "group_size": case.group_size}
+        wanted |= {"head_dim": case.D, "group_size": case.group_size}
     sinks = case.sink_blocks if operation in ("select_blocks", "attend", "attend_paged") else 0
     return capabilities.why_not(sinks=sinks, **wanted)

@@ -12,7 +12,10 @@ DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
 }
+#: Of eight bits: the one with a factor for each head.
+E4M3 = "float8_e4m3fn"
 OVERLAPS = ("low", "high")
 PROFILES = ("quick", "standard", "full")
 #: Queries of a request in one decode step: the newest token and drafts.
@@ -36,7 +39,9 @@ class Case:
         topk: blocks kept per query and group, k.
         local_blocks: newest blocks that are always kept.
         sink_blocks: first blocks that are always kept.
-        dtype: ``float32``, ``float16`` or ``bfloat16``.
+        dtype: ``float32``, ``float16``, ``bfloat16`` or ``float8_e4m3fn``.
+        kv_dtype: of keys and values; "" for ``dtype``, or ``float8_e4m3fn`` beside any.
+        index_dtype: of index queries and index keys; "" for ``dtype``.
         overlap: ``low``: every query chooses for itself; ``high``: neighbours choose alike.
         seed: of the inputs.
         weight: share of the owner's traffic; 1 for all in our own table.
@@ -58,6 +63,8 @@ class Case:
     local_blocks: int = 1
     sink_blocks: int = 0
     dtype: str = "float32"
+    kv_dtype: str = ""
+    index_dtype: str = ""
     overlap: str = "low"
     seed: int = 0
     weight: float = 1.0
@@ -91,17 +98,28 @@ class Case:
                 f"topk: wanted at least the {self.local_blocks} local + {self.sink_blocks} sink "
                 f"blocks that are forced, got {self.topk}"
             )
-        for name, valid in (("dtype", tuple(DTYPES)), ("overlap", OVERLAPS)):
+        for name, valid in (
+            ("dtype", tuple(DTYPES)),
+            ("kv_dtype", ("", self.dtype, E4M3)),
+            ("index_dtype", ("", *DTYPES)),
+            ("overlap", OVERLAPS),
+        ):
             if getattr(self, name) not in valid:
-                raise ValueError(
-                    f"{name}: wanted one of {', '.join(valid)}, got {getattr(self, name)!r}"
-                )
+                listed = ", ".join(filter(None, valid))
+                raise ValueError(f"{name}: wanted one of {listed}, got {getattr(self, name)!r}")
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise ValueError(f"weight: wanted a finite number above 0, got {self.weight}")
 
     @property
     def torch_dtype(self) -> torch.dtype:
         return DTYPES[self.dtype]
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """The dtype of each tensor of ``attend``, by its name."""
+        kv, index = self.kv_dtype or self.dtype, self.index_dtype or self.dtype
+        names = {"q": self.dtype, "k": kv, "v": kv, "q_idx": index, "k_idx": index}
+        return {name: DTYPES[dtype] for name, dtype in names.items()}
 
     @property
     def group_size(self) -> int:

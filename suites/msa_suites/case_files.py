@@ -17,7 +17,7 @@ from msa_suites.case import Case
 
 _REQUIRED = ("name", "q_lens", "Hq", "Hkv", "D")
 _LENGTHS = ("q_lens", "k_lens")
-_STRINGS = ("name", "dtype", "overlap")
+_STRINGS = ("name", "dtype", "kv_dtype", "index_dtype", "overlap")
 _FIELDS = tuple(field.name for field in fields(Case))
 
 

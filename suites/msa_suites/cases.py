@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from msa_suites.case import DTYPES, OVERLAPS, PROFILES, Case
+from msa_suites.case import DTYPES, E4M3, OVERLAPS, PROFILES, Case
 from msa_suites.case_files import CaseError, load_cases
 from msa_suites.timed_cases import TIMED_CASES
 
@@ -38,6 +38,8 @@ def _check(
     k_lens: Sequence[int] | None = None,
     profile: str = "quick",
     dtype: str = "float32",
+    kv_dtype: str = "",
+    index_dtype: str = "",
     local: int = 1,
     sinks: int = 0,
     tags: tuple[str, ...] = (),
@@ -55,6 +57,8 @@ def _check(
         local_blocks=local,
         sink_blocks=sinks,
         dtype=dtype,
+        kv_dtype=kv_dtype,
+        index_dtype=index_dtype,
         seed=sum(name.encode()),
         tags=("correctness", profile, *tags),
     )
@@ -164,6 +168,43 @@ _QUICK = (
         k_lens=[2200, *(10 + 3 * request for request in range(39))],
         tags=("decode",),
     ),
+    # E4M3 with a factor for each head: everything, a cache beside wide queries, index keys alone.
+    _check(
+        "fp8",
+        [210],
+        (6, 2),
+        (64, 64),
+        16,
+        4,
+        k_lens=[300],
+        dtype=E4M3,
+        tags=("invariants", "hygiene"),
+    ),
+    _check("fp8-index", [130], (4, 2), (64, 32), 16, 4, dtype="bfloat16", index_dtype=E4M3),
+    _check(
+        "fp8-cache",
+        [1] * 4,
+        (16, 2),
+        (64, 64),
+        16,
+        4,
+        k_lens=[900, 17, 513, 128],
+        dtype="float16",
+        kv_dtype=E4M3,
+        index_dtype=E4M3,
+        tags=("decode", "hygiene"),
+    ),
+    _check(
+        "fp8-decode",
+        [2] * 3,
+        (6, 3),
+        (32, 32),
+        32,
+        3,
+        k_lens=[500, 67, 130],
+        dtype=E4M3,
+        tags=("decode",),
+    ),
     # More than 8192 blocks: candidate buffers of a fixed size overflow.
     _check("many-blocks", [3], (2, 1), (32, 16), 16, 16, k_lens=[140_001]),
 )
@@ -180,7 +221,7 @@ _MORE = (
             dtype=dtype,
             profile="standard",
         )
-        for dtype in DTYPES
+        for dtype in ("float32", "float16", "bfloat16")
         for dim, block, topk, heads, groups in (
             (64, 128, 4, 8, 2),
             (128, 64, 8, 4, 1),

@@ -1,18 +1,16 @@
-"""Tensors of a case, drawn from its seed: the same case gives the same bits anywhere.
-
-The hostile dressings are here too: NaN in slots that nothing reads, shuffled pages, views with
-gaps.
-"""
+"""Tensors of a case, drawn from its seed: the same case gives the same bits anywhere."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
 from msa.packing import count_blocks, cumulative, segments
+from msa.quantized import E4M3, quantize
 from msa_suites.case import Case
+from msa_suites.eight_bits import meant
 
 #: Neighbours that share one index query under high overlap.
 _SPAN = 512
@@ -32,6 +30,7 @@ class Inputs:
         k_idx: ``[Tk, 1, Di]``.
         cu_q: int32 ``[B + 1]``.
         cu_k: int32 ``[B + 1]``.
+        descales: factors of the tensors in E4M3, float32 ``[heads]``, by the tensor's name.
     """
 
     q: Tensor
@@ -41,39 +40,37 @@ class Inputs:
     k_idx: Tensor
     cu_q: Tensor
     cu_k: Tensor
+    descales: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The positional arguments of ``attend``."""
         return self.q, self.k, self.v, self.q_idx, self.k_idx
 
+    def factors(self, *names: str) -> dict[str, Tensor]:
+        """The keywords of an operation on the tensors of these names: their factors."""
+        return {f"{name}_descale": self.descales[name] for name in names if name in self.descales}
+
     def double(self) -> Inputs:
         """The same values in float64, for an oracle that must not round."""
-        q, k, v, q_idx, k_idx = (x.double() for x in self.tensors)
-        return replace(self, q=q, k=k, v=v, q_idx=q_idx, k_idx=k_idx)
+        return self.wide(torch.float64)
+
+    def wide(self, dtype: torch.dtype) -> Inputs:
+        """The same values in another dtype."""
+        values = {
+            name: (meant(x, self.descales.get(name)) if x.dtype == E4M3 else x).to(dtype)
+            for name, x in zip(TENSORS, self.tensors, strict=True)
+        }
+        return replace(self, **values, descales={})
 
     def clone(self) -> Inputs:
-        q, k, v, q_idx, k_idx = (x.clone() for x in self.tensors)
-        return Inputs(q, k, v, q_idx, k_idx, self.cu_q.clone(), self.cu_k.clone())
+        kept = {name: x.clone() for name, x in self.descales.items()}
+        return replace(self, **{name: getattr(self, name).clone() for name in _ALL}, descales=kept)
 
 
-@dataclass(frozen=True, slots=True)
-class PagedCache:
-    """Keys, values and index keys in pages.
-
-    Attributes:
-        k_pages: ``[P, Hkv, block, D]``; NaN wherever no token stands.
-        v_pages: the same.
-        index_pages: ``[P, 1 or Hkv, block, Di]``, likewise.
-        page_table: int32 ``[B, W]``; unused entries name a page of NaN.
-        k_lens: int32 ``[B]``.
-    """
-
-    k_pages: Tensor
-    v_pages: Tensor
-    index_pages: Tensor
-    page_table: Tensor
-    k_lens: Tensor
+#: The tensors of ``attend`` by name, and those with the lengths.
+TENSORS = ("q", "k", "v", "q_idx", "k_idx")
+_ALL = tuple(field.name for field in fields(Inputs) if field.name != "descales")
 
 
 def make_inputs(case: Case, *, seed: int | None = None) -> Inputs:
@@ -83,8 +80,13 @@ def make_inputs(case: Case, *, seed: int | None = None) -> Inputs:
         case: what to draw.
         seed: another seed than the case's own, for a second draw of the same shapes.
     """
+    return stored(case, drawn(case, seed=seed))
+
+
+def drawn(case: Case, *, seed: int | None = None) -> Inputs:
+    """The values of :func:`make_inputs` in float32, not yet rounded to the case's dtypes."""
     generator = torch.Generator().manual_seed(case.seed if seed is None else seed)
-    tq, tk, dtype = sum(case.q_lens), sum(case.k_lens), case.torch_dtype
+    tq, tk = sum(case.q_lens), sum(case.k_lens)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
@@ -96,8 +98,27 @@ def make_inputs(case: Case, *, seed: int | None = None) -> Inputs:
     if case.overlap == "high":
         q_idx = _alike(q_idx, generator)
     cu_q, cu_k = cumulative(list(case.q_lens)), cumulative(list(case.k_lens))
-    q, k, v, q_idx, k_idx = (x.to(dtype) for x in (q, k, v, q_idx, k_idx))
+    q, k, v, q_idx, k_idx = (
+        _uneven(x) if case.dtypes[name] == E4M3 else x
+        for name, x in zip(TENSORS, (q, k, v, q_idx, k_idx), strict=True)
+    )
     return Inputs(q, k, v, q_idx, k_idx, cu_q, cu_k)
+
+
+def stored(case: Case, wide: Inputs) -> Inputs:
+    """The tensors in the case's dtypes; in E4M3 with a factor for each head."""
+    values, factors = {}, {}
+    for name, dtype in case.dtypes.items():
+        values[name] = getattr(wide, name)
+        if dtype == E4M3:
+            values[name], factors[name] = quantize(values[name], axis=1)
+        values[name] = values[name].to(dtype)
+    return replace(wide, **values, descales=factors)
+
+
+def _uneven(x: Tensor) -> Tensor:
+    """Heads of unlike size: the factor of one is wrong for its neighbours."""
+    return x * 0.5 ** (torch.arange(x.shape[1]) % 3)[:, None]
 
 
 def _alike(q_idx: Tensor, generator: torch.Generator) -> Tensor:
@@ -168,68 +189,3 @@ def measured_overlap(case: Case, inputs: Inputs, *, runs: int = 8, width: int = 
             if share == share:
                 total, weight = total + share, weight + 1
     return total / weight if weight else float("nan")
-
-
-def poison_unread(inputs: Inputs, selection: Tensor, block: int) -> Inputs:
-    """NaN in every key and value that no query of its group reads.
-
-    Args:
-        inputs: what to poison; keys and values are copied.
-        selection: int32 ``[Tq, Hkv, k]`` that the attention is given.
-        block: tokens per block.
-    """
-    k, v = inputs.k.clone(), inputs.v.clone()
-    for s in segments(inputs.cu_q, inputs.cu_k):
-        position = torch.arange(s.k_len)
-        seen = position <= s.positions()[:, None]  # [t, S]
-        for group in range(k.shape[1]):
-            chosen = selection[s.q_start : s.q_stop, group]
-            kept = torch.zeros(s.q_len, count_blocks(s.k_len, block) + 1, dtype=torch.bool)
-            kept.scatter_(1, chosen.long().clamp(min=-1) + 1, value=True)
-            read = (kept[:, position // block + 1] & seen).any(0)
-            k[s.k_start : s.k_stop, group][~read] = torch.nan
-            v[s.k_start : s.k_stop, group][~read] = torch.nan
-    return replace(inputs, k=k, v=v)
-
-
-def page_cache(inputs: Inputs, block: int, *, seed: int = 0) -> PagedCache:
-    """Keys, values and index keys of a batch in shuffled pages, with NaN wherever no token stands.
-
-    Page 0 and the last page are unused: an empty entry of a selection that is looked up all the
-    same (-1 as an index, or clamped to 0) finds NaN.
-    """
-    lengths = (inputs.cu_k[1:] - inputs.cu_k[:-1]).tolist()
-    pages = [count_blocks(n, block) for n in lengths]
-    used = sum(pages)
-    order = torch.randperm(used, generator=torch.Generator().manual_seed(seed)) + 1
-    packed = (inputs.k, inputs.v, inputs.k_idx)
-    stores = [
-        torch.full((used + 2, x.shape[1], block, x.shape[2]), torch.nan, dtype=x.dtype)
-        for x in packed
-    ]
-    table = torch.full((len(lengths), max(pages) + 1), used + 1, dtype=torch.int32)
-    taken = 0
-    for b, s in enumerate(segments(inputs.cu_q, inputs.cu_k)):
-        for i in range(pages[b]):
-            page = int(order[taken])
-            taken += 1
-            table[b, i] = page
-            rows = slice(s.k_start + i * block, min(s.k_start + (i + 1) * block, s.k_stop))
-            count = rows.stop - rows.start
-            for x, store in zip(packed, stores, strict=True):
-                store[page, :, :count] = x[rows].transpose(0, 1)
-    k_pages, v_pages, index_pages = stores
-    k_lens = torch.tensor(lengths, dtype=torch.int32)
-    return PagedCache(k_pages, v_pages, index_pages, table, k_lens)
-
-
-def with_gaps(x: Tensor) -> Tensor:
-    """The same values as a view with gaps: heads outermost in memory, rows padded with junk."""
-    junk = torch.nan if x.is_floating_point() else 2**30
-    order = (1, 0, *range(2, x.ndim)) if x.ndim > 2 else (0, 1)
-    shape = [x.shape[i] for i in order]
-    shape[-1] += 8
-    buffer = torch.full(shape, junk, dtype=x.dtype)
-    view = buffer[..., : x.shape[-1]].permute(order)
-    view.copy_(x)
-    return view

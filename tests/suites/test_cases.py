@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from msa_suites.case import E4M3
 from msa_suites.cases import CASES, Case, CaseError, case_named, cases_for, load_cases
 
 QUICK = cases_for("correctness")
@@ -35,7 +36,9 @@ def test_the_hostile_set_is_there():
     assert {16, 32, 64, 128} <= {case.block for case in QUICK}
     assert {1, 2, 4, 8, 16} <= {case.topk for case in QUICK}
     assert {0, 1, 2} <= {case.sink_blocks for case in QUICK}
-    assert {case.dtype for case in QUICK} == {"float32", "float16", "bfloat16"}
+    assert {case.dtype for case in QUICK} == {"float32", "float16", "bfloat16", E4M3}
+    kept = {(case.kv_dtype, case.index_dtype) for case in QUICK if case.dtype != E4M3}
+    assert {("", ""), ("", E4M3), (E4M3, E4M3)} <= kept
     assert max(-(-k // case.block) for case in QUICK for k in case.k_lens) > 4096
 
 

@@ -10,14 +10,8 @@ from msa import reference
 from msa_suites.cases import case_named
 from msa_suites.correctness.margins import as_mask
 from msa_suites.correctness.variants import VARIANTS
-from msa_suites.inputs import (
-    make_inputs,
-    measured_overlap,
-    page_cache,
-    poison_unread,
-    selection_overlap,
-    with_gaps,
-)
+from msa_suites.hostile import page_cache, poison_unread, with_gaps
+from msa_suites.inputs import make_inputs, measured_overlap, selection_overlap
 
 
 def test_the_seed_decides_every_bit():

@@ -46,6 +46,12 @@ def sequence_of_row(totals, row, sequences, steps):
 
 
 @triton.jit
+def widened(x):
+    """Float16 of E4M3, which has all of its values; everything else as it is."""
+    return x.to(tl.float16) if x.dtype == tl.float8e4nv else x
+
+
+@triton.jit
 def position_shift(cu_q, cu_k, sequence):
     """What turns a packed row of a sequence into its position: causal, aligned bottom right."""
     keys = tl.load(cu_k + sequence + 1) - tl.load(cu_k + sequence)

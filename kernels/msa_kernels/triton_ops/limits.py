@@ -9,13 +9,24 @@ import torch
 import triton
 from torch import Tensor
 
+from msa.quantized import E4M3
+
 #: Whether this process interprets kernels on the CPU. Triton decides it when a kernel is defined,
 #: so setting TRITON_INTERPRET=1 after this import changes nothing.
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 #: The interpreter's products and sums of bfloat16 are wrong without a word (errors of 1e10).
-DTYPES = (torch.float32, torch.float16, *(() if INTERPRETED else (torch.bfloat16,)))
+WIDE = (torch.float32, torch.float16, *(() if INTERPRETED else (torch.bfloat16,)))
+#: What the first devices have whose instructions know E4M3: Ada and Hopper.
+_EIGHT_BITS = (8, 9)
+#: Elsewhere the compiler has no E4M3.
+HAS_E4M3 = (
+    INTERPRETED
+    or not torch.cuda.is_available()
+    or torch.cuda.get_device_capability() >= _EIGHT_BITS
+)
+DTYPES = (*WIDE, *((E4M3,) if HAS_E4M3 else ()))
 HEAD_DIMS = range(16, 129, 16)
 BLOCK_SIZES = range(16, 129)
 TOPK_VALUES = range(1, 65)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from msa_suites.case import E4M3
+
 #: Name -> compute capability, as Triton wants it. The suffix is its own doing from sm_90 on.
 ARCHITECTURES = {
     "sm_80": 80,
@@ -27,6 +29,7 @@ class Build:
         dim: D and Di.
         block: Bk.
         topk: k.
+        cache_dtype: of pages, and of the index queries over them; "" for ``dtype``.
     """
 
     dtype: str
@@ -35,26 +38,36 @@ class Build:
     dim: int
     block: int
     topk: int
+    cache_dtype: str = ""
 
     @property
     def name(self) -> str:
         """Stable: recorded series carry it."""
         share = self.heads // self.groups
-        return f"{self.dtype}-D{self.dim}-Bk{self.block}-R{share}-k{self.topk}"
+        cache = f"-cache-{self.cache_dtype}" if self.cache_dtype else ""
+        return f"{self.dtype}-D{self.dim}-Bk{self.block}-R{share}-k{self.topk}{cache}"
 
     def as_dict(self) -> dict[str, object]:
-        """Keywords of an implementation's ``launches``."""
-        return asdict(self)
+        """Keywords of an implementation's ``launches``; ``cache_dtype`` where there is one."""
+        return {name: value for name, value in asdict(self).items() if value != ""}
 
 
-#: The paper's shape: for two architectures and two versions of Triton, fewer than 60 compilations.
-QUICK = (Build("bfloat16", heads=64, groups=4, dim=128, block=128, topk=16),)
+#: The paper's shape, its cache in E4M3: on two architectures and two versions of Triton 60
+#: compilations.
+QUICK = (Build("bfloat16", 64, 4, dim=128, block=128, topk=16, cache_dtype=E4M3),)
 #: Smaller in everything, and the other dtype of 16 bits.
 STANDARD = (*QUICK, Build("float16", heads=32, groups=4, dim=64, block=64, topk=8))
-#: What is no power of two, each number of heads a group, the largest budget, products in float32
-#: (which take a minute each to compile at the paper's size, and so are small).
+#: E4M3 nowhere and everywhere, what is no power of two, each number of heads a group, the largest
+#: budget, products in float32 (which take a minute each to compile at the paper's size, and so are
+#: small).
 FULL = (
     *STANDARD,
+    Build("bfloat16", 64, 4, 128, 128, 16),
+    Build("float16", 64, 4, 128, 128, 16, cache_dtype=E4M3),
+    *(
+        Build(E4M3, heads, 4, dim, block, 16)
+        for heads, dim, block in ((64, 128, 128), (64, 64, 64), (8, 128, 16))
+    ),
     *(Build(dtype, 64, 4, dim, 128, 16) for dtype in ("bfloat16", "float16") for dim in (64, 80)),
     *(Build("bfloat16", 64, 4, 128, block, 16) for block in (16, 32, 48, 64)),
     *(Build("bfloat16", 4 * share, 4, 128, 128, 16) for share in (1, 2, 3, 4, 8)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from msa_suites.case import Case
 from msa_suites.commands import options
 
 Rows = list[dict[str, str]]
@@ -77,10 +78,16 @@ def _cases() -> Rows:
         {
             "name": case.name,
             "what": f"Hq {case.Hq}, Hkv {case.Hkv}, D {case.D}, Di {case.Di}, block {case.block}, "
-            f"k {case.topk}, {case.dtype}, keys {list(case.k_lens)}; {', '.join(case.tags)}",
+            f"k {case.topk}, {_dtypes(case)}, keys {list(case.k_lens)}; {', '.join(case.tags)}",
         }
         for case in CASES
     ]
+
+
+def _dtypes(case: Case) -> str:
+    """The dtype, and those of keys and values and of the index branch where they are others."""
+    others = {"keys and values": case.kv_dtype, "index": case.index_dtype}
+    return ", ".join([case.dtype, *(f"{what} {one}" for what, one in others.items() if one)])
 
 
 def _faults() -> Rows:

@@ -10,7 +10,8 @@ from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import compare
 from msa_suites.correctness.subject import Failed, Skipped
 from msa_suites.correctness.trial import Trial
-from msa_suites.inputs import Inputs, poison_unread
+from msa_suites.hostile import poison_unread
+from msa_suites.inputs import Inputs
 from msa_suites.session import WITHHELD
 
 
@@ -53,7 +54,7 @@ def attention_everything(t: Trial) -> None:
     out, _ = t.run("sparse_attention", t.arguments("sparse_attention", selection=chosen))
     assert out is not None
     eager = m.eager_of(chosen)[0]
-    wrong = compare(out, m.dense, eager=eager, dtype=out.dtype)
+    wrong = compare(out, m.dense, eager=eager, dtype=t.case.torch_dtype)
     if wrong is not None:
         t.fail("output", wrong)
 
@@ -90,7 +91,7 @@ def compare_given(
     truth = m.truth if plain else m.truth_of(chosen)
     eager = m.eager if plain else m.eager_of(chosen)
     if out is not None:
-        wrong = compare(out, truth[0], eager=eager[0], dtype=out.dtype)
+        wrong = compare(out, truth[0], eager=eager[0], dtype=t.case.torch_dtype)
         if wrong is not None:
             t.fail("output", wrong, Evidence(m, torch.arange(len(out)), out=out, given=chosen))
     if lse is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import compare
 from msa_suites.correctness.subject import Arguments, Failed, Skipped, same
 from msa_suites.correctness.trial import Trial
-from msa_suites.inputs import with_gaps
+from msa_suites.hostile import with_gaps
 
 #: With the arguments of a packed forward, and judged against what is right in every check.
 _FORWARD = ("block_scores", "select_blocks", "sparse_attention", "attend")
@@ -82,14 +83,21 @@ def fresh_outputs(t: Trial) -> None:
     other = t.material.variant("other")
     for operation, arguments in _calls(t, _FORWARD):
         tensors, keywords = arguments
-        moving = tuple(x.clone() for x in tensors)
-        first = t.run(operation, (moving, keywords))
+        factors = {
+            x: y.clone()
+            for x, y in keywords.items()
+            if x.endswith("_descale") and isinstance(y, Tensor)
+        }
+        moving = tuple(x.clone() for x in tensors), {**keywords, **factors}
+        first = t.run(operation, moving)
         before = _copies(first)
-        theirs, _ = t.arguments(operation, material=other)
-        for x, y in zip(moving, theirs, strict=True):
+        theirs = t.arguments(operation, material=other)
+        for x, y in zip(moving[0], theirs[0], strict=True):
             x.copy_(y)
-        second = t.run(operation, (moving, keywords))
-        kept = t.retained(operation, arguments, (theirs, keywords)) or first
+        for name, x in factors.items():
+            x.copy_(cast(Tensor, theirs[1][name]))
+        second = t.run(operation, moving)
+        kept = t.retained(operation, arguments, theirs) or first
         for i, (a, b) in enumerate(zip(before, kept, strict=True)):
             if not same(a, b):
                 raise Failed(f"{operation}: a later call overwrote result {i} of an earlier one")
@@ -99,13 +107,19 @@ def fresh_outputs(t: Trial) -> None:
 def scales(t: Trial) -> None:
     """The scale that is given is used: half the queries at twice the scale change nothing."""
     for operation, (tensors, keywords) in _calls(t, _SCALED):
-        doubled = {
+        doubled: dict[str, object] = {
             name: 2 * value
             for name, value in keywords.items()
             if name in ("scale", "index_scale") and isinstance(value, float)
         }
-        halved = [x / 2 if i == 0 or (operation, i) == ("attend", 3) else x
-                  for i, x in enumerate(tensors)]  # fmt: skip
+        halved = list(tensors)
+        for i in (0, 3) if operation == "attend" else (0,):
+            name = f"{'q' if i == 0 and operation != 'block_scores' else 'q_idx'}_descale"
+            factor = keywords.get(name)
+            if isinstance(factor, Tensor):  # bytes have no halves
+                doubled[name] = factor / 2
+            else:
+                halved[i] = tensors[i] / 2
         result = t.run(operation, (tuple(halved), {**keywords, **doubled}))
         _judge(t, operation, result, t.material)
 
@@ -132,7 +146,7 @@ def _judge(t: Trial, operation: str, result: list[Tensor | None], m: Material) -
     if operation == "attend":
         t.judge_attended(first, result[1], material=m)
     elif operation == "sparse_attention":
-        wrong = compare(first, m.truth[0], eager=m.eager[0], dtype=first.dtype)
+        wrong = compare(first, m.truth[0], eager=m.eager[0], dtype=t.case.torch_dtype)
         if wrong is not None:
             t.fail(operation, wrong)
     elif operation == "select_blocks":

@@ -11,7 +11,8 @@ from msa_suites.correctness.checks_selection import judge_scores
 from msa_suites.correctness.material import Material
 from msa_suites.correctness.subject import Arguments, Failed, Skipped
 from msa_suites.correctness.trial import Trial
-from msa_suites.inputs import page_cache
+from msa_suites.hostile import page_cache
+from msa_suites.inputs import TENSORS
 from msa_suites.session import WITHHELD
 
 OPERATIONS = ("sparse_decode", "paged_block_scores", "attend_paged")
@@ -79,15 +80,16 @@ def paged_arguments(
     pages: dict[str, object] = {"page_table": cache.page_table, "k_lens": cache.k_lens}
     q, q_idx = x.q.unflatten(0, each), x.q_idx.unflatten(0, each)
     if operation == "paged_block_scores":
-        return (q_idx, cache.index_pages), {**pages, "scale": case.index_scale}
+        keywords = {"scale": case.index_scale, **x.factors("q_idx", "k_idx")}
+        return (q_idx, cache.index_pages), {**pages, **keywords}
     if operation == "attend_paged":
         settings = {name: value for name, value in case.settings.items() if name != "block"}
         scales = {"scale": case.scale, "index_scale": case.index_scale}
         whole = (q, q_idx, cache.k_pages, cache.v_pages, cache.index_pages)
-        return whole, {**pages, **settings, **scales}
+        return whole, {**pages, **settings, **scales, **x.factors(*TENSORS)}
     selection = m.selection if chosen is None else chosen
     tensors = (q, cache.k_pages, cache.v_pages, selection.unflatten(0, each))
-    return tensors, {**pages, "scale": case.scale}
+    return tensors, {**pages, "scale": case.scale, **x.factors("q", "k", "v")}
 
 
 def _decode(t: Trial, chosen: Tensor) -> None:

@@ -12,6 +12,7 @@ from msa_suites.correctness.margins import Geometry, judge_selection
 from msa_suites.correctness.passrule import compare
 from msa_suites.correctness.subject import Skipped
 from msa_suites.correctness.trial import Trial
+from msa_suites.hostile import altered
 
 
 def pipeline(t: Trial) -> None:
@@ -27,7 +28,7 @@ def keep_everything(t: Trial) -> None:
     topk = max(m.scores.shape[-1], t.case.topk)
     t.subject.require("attend", t.case, topk=topk)
     out, selection = t.attend(m.inputs, topk=topk)
-    wrong = compare(out, m.dense, eager=m.eager_of(m.everything)[0], dtype=out.dtype)
+    wrong = compare(out, m.dense, eager=m.eager_of(m.everything)[0], dtype=t.case.torch_dtype)
     if wrong is not None:
         t.fail("output", wrong)
     if selection is not None:
@@ -46,7 +47,7 @@ def below_budget(t: Trial) -> None:
         raise Skipped(f"no query stands below the budget of {budget} tokens")
     out, _ = t.plain("attend")
     assert out is not None
-    wrong = compare(out, m.dense, eager=m.eager[0], dtype=out.dtype, rows=rows)
+    wrong = compare(out, m.dense, eager=m.eager[0], dtype=t.case.torch_dtype, rows=rows)
     if wrong is not None:
         t.fail("output", wrong)
 
@@ -82,7 +83,7 @@ def decode_equals_row(t: Trial) -> None:
 def future_changes_nothing(t: Trial) -> None:
     """Other keys, values and index keys after a position leave the rows before it alone."""
     x = t.material.inputs
-    k, v, k_idx = x.k.clone(), x.v.clone(), x.k_idx.clone()
+    later = torch.zeros(len(x.k), dtype=torch.bool)
     rows = []
     for s in segments(x.cu_q, x.cu_k):
         if s.q_len < 2:
@@ -90,12 +91,11 @@ def future_changes_nothing(t: Trial) -> None:
         # Inside a block, so that its visible part and its future are both in play.
         cut = s.first_position + s.q_len // 2
         cut = min(cut - cut % t.case.block + t.case.block // 2, s.k_len - 1)
-        future = slice(s.k_start + cut + 1, s.k_stop)
-        for tensor in (k, v, k_idx):
-            tensor[future] = -3 * tensor[future]
+        later[s.k_start + cut + 1 : s.k_stop] = True
         rows.append(torch.arange(s.q_start, s.q_start + max(0, cut + 1 - s.first_position)))
     if not rows:
         raise Skipped("every sequence has one query: none has a future")
+    k, v, k_idx = (altered(tensor, later, -3.0) for tensor in (x.k, x.v, x.k_idx))
     out, selection = t.attend(replace(x, k=k, v=v, k_idx=k_idx))
     where = torch.cat(rows)
     picked = None if selection is None else selection[where]
@@ -110,12 +110,10 @@ def groups_independent(t: Trial) -> None:
     kept = case.Hkv - 1
     other = torch.arange(case.Hkv) != kept
     heads = other.repeat_interleave(case.group_size)
-    changed = []
-    for tensor, mask in ((x.q, heads), (x.k, other), (x.v, other), (x.q_idx, other)):
-        copy = tensor.clone()
-        copy[:, mask] = -2 * copy[:, mask]
-        changed.append(copy)
-    q, k, v, q_idx = changed
+    q, k, v, q_idx = (
+        altered(tensor, (slice(None), mask), -2.0)
+        for tensor, mask in ((x.q, heads), (x.k, other), (x.v, other), (x.q_idx, other))
+    )
     out, selection = t.attend(replace(x, q=q, k=k, v=v, q_idx=q_idx))
     groups = (~other).expand(len(x.q), -1)
     t.judge_attended(out, selection, groups=groups)

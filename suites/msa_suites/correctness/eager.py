@@ -1,7 +1,9 @@
 """An eager run in low precision: the yardstick of the pass rule, wrong by rounding alone.
 
 Logits, probabilities and outputs are rounded to the inputs' dtype, sums are kept in float32, as an
-unfused attention on an accelerator does it.
+unfused attention on an accelerator does it. In E4M3 only the probabilities are: relative to the
+largest of a row and times 256, as kernels for FP8 tensor cores have them (FlashAttention-3, arXiv
+2407.08608, section 3.3, keeps them in FP8 too).
 """
 
 from __future__ import annotations
@@ -10,6 +12,10 @@ import torch
 from torch import Tensor
 
 from msa.packing import segments
+from msa.quantized import E4M3
+
+#: Factor on probabilities in E4M3, whose largest value is 448.
+_LIFT = 256.0
 
 
 def eager_attention(
@@ -22,11 +28,20 @@ def eager_attention(
     cu_k: Tensor,
     block: int,
     scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Out ``[Tq, Hq, D]`` in q's dtype, LSE float32 ``[Tq, Hq]``; as in ``msa.reference``."""
-    dtype, groups = q.dtype, k.shape[1]
-    repeat = q.shape[1] // groups
-    out, lse = torch.zeros_like(q), torch.full(q.shape[:2], -torch.inf)
+    """Out float32 ``[Tq, Hq, D]`` rounded to q's dtype, LSE float32; as in ``msa.reference``.
+
+    The factors of E4M3 elements are put on products, as a kernel does, and not on elements.
+    """
+    dtype, repeat = q.dtype, q.shape[1] // k.shape[1]
+    ones = torch.ones(q.shape[1])
+    q_factors, k_factors, v_factors = (
+        ones if x is None else x for x in (q_descale, k_descale, v_descale)
+    )
+    out, lse = torch.zeros(q.shape), torch.full(q.shape[:2], -torch.inf)
     for s in segments(cu_q, cu_k):
         position = torch.arange(s.k_len)
         seen = position <= s.positions()[:, None]
@@ -35,12 +50,24 @@ def eager_attention(
             mask = selected_tokens(selection[s.q_start : s.q_stop, group], s.k_len, block) & seen
             keys = k[s.k_start : s.k_stop, group].float().nan_to_num()
             values = v[s.k_start : s.k_stop, group].float().nan_to_num()
-            logits = (q[s.q_start : s.q_stop, head].float() @ keys.T).to(dtype)
-            logits = (logits * scale).masked_fill_(~mask, -torch.inf).float()
+            logits = q[s.q_start : s.q_stop, head].float() @ keys.T
+            logits *= q_factors[head] * k_factors[group]
+            logits = (logits if dtype == E4M3 else logits.to(dtype)) * scale
+            logits = logits.masked_fill_(~mask, -torch.inf).float()
             lse[s.q_start : s.q_stop, head] = logits.logsumexp(-1)
-            weight = logits.softmax(-1).nan_to_num().to(dtype).float()
-            out[s.q_start : s.q_stop, head] = (weight @ values).to(dtype)
+            out[s.q_start : s.q_stop, head] = _weigh(logits, values, v_factors[group], dtype)
     return out, lse
+
+
+def _weigh(logits: Tensor, values: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Float32 ``[t, D]`` of logits ``[t, S]`` and values ``[S, D]``; a row of -inf gives zeros."""
+    if dtype != E4M3:
+        weight = logits.softmax(-1).nan_to_num().to(dtype).float()
+        return (weight @ values * factor).to(dtype).float()
+    weight = (logits - logits.amax(-1, keepdim=True)).exp().nan_to_num()
+    total = weight.sum(-1, keepdim=True).clamp_min(1e-30)
+    rounded = (weight * _LIFT).to(E4M3).float() / _LIFT
+    return (rounded @ values * factor / total).to(torch.bfloat16).float()
 
 
 def eager_backward(

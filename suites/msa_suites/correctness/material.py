@@ -15,7 +15,7 @@ from msa_suites.correctness import second_oracle
 from msa_suites.correctness.eager import eager_attention
 from msa_suites.correctness.margins import Geometry, clear_rows, score_tolerance
 from msa_suites.correctness.variants import VARIANTS
-from msa_suites.inputs import Inputs, make_inputs
+from msa_suites.inputs import Inputs, make_inputs, stored
 
 
 class Material:
@@ -40,8 +40,8 @@ class Material:
     def variant(self, name: str) -> Material:
         """The same shapes with other inputs: one of :data:`VARIANTS`."""
         if name not in self._variants:
-            inputs = VARIANTS[name](self.case, self.inputs)
-            self._variants[name] = Material(self.case, inputs, exact=self.exact)
+            changed = stored(self.case, VARIANTS[name](self.case, self.inputs.wide(torch.float32)))
+            self._variants[name] = Material(self.case, changed, exact=self.exact)
         return self._variants[name]
 
     @cached_property
@@ -72,7 +72,7 @@ class Material:
     @cached_property
     def tolerance(self) -> Tensor:
         """Of scores, float64 ``[Tq, Hkv]``."""
-        return score_tolerance(self.case, self.inputs, exact=self.exact)
+        return score_tolerance(self.case, self.exactly, exact=self.exact)
 
     @cached_property
     def selection(self) -> Tensor:
@@ -117,6 +117,7 @@ class Material:
             selection,
             block=self.case.block,
             scale=self.case.scale,
+            **inputs.factors("q", "k", "v"),
             **self.lengths,
         )
 

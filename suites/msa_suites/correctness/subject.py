@@ -187,6 +187,8 @@ def same(a: Tensor | None, b: Tensor | None) -> bool:
     """Whether two results have the same bits; NaN equals NaN, unread slots are full of it."""
     if a is None or b is None:
         return a is b
+    if a.is_floating_point() and a.itemsize == 1:
+        return bool(torch.equal(a.view(torch.uint8), b.view(torch.uint8)))
     if a.is_floating_point():
         return bool(torch.equal(a.nan_to_num(nan=12345.0), b.nan_to_num(nan=12345.0)))
     return bool(torch.equal(a, b))

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from msa.packing import block_columns
+from msa.quantized import output_dtype
 from msa_suites.case import Case
 from msa_suites.correctness.diagnose import Evidence, likely_cause
 from msa_suites.correctness.margins import as_mask, judge_selection
 from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import Mismatch, compare
 from msa_suites.correctness.subject import Arguments, Expected, Failed, Subject, structured
-from msa_suites.inputs import Inputs
+from msa_suites.inputs import TENSORS, Inputs
 
 
 @dataclass
@@ -45,15 +46,17 @@ class Trial:
         lengths: dict[str, object] = {"cu_q": x.cu_q, "cu_k": x.cu_k}
         settings: dict[str, object] = {**case.settings, "topk": topk or case.topk}
         if operation == "block_scores":
-            return (x.q_idx, x.k_idx), lengths | {"block": case.block, "scale": case.index_scale}
+            keywords = {"block": case.block, "scale": case.index_scale}
+            return (x.q_idx, x.k_idx), lengths | keywords | x.factors("q_idx", "k_idx")
         if operation == "select_blocks":
             return (m.scores,), lengths | settings
         if operation == "sparse_attention":
             chosen = m.selection if selection is None else selection
-            return (x.q, x.k, x.v, chosen), lengths | {"block": case.block, "scale": case.scale}
+            keywords = {"block": case.block, "scale": case.scale}
+            return (x.q, x.k, x.v, chosen), lengths | keywords | x.factors("q", "k", "v")
         if operation == "attend":
             scales = {"scale": case.scale, "index_scale": case.index_scale}
-            return x.tensors, lengths | settings | scales
+            return x.tensors, lengths | settings | scales | x.factors(*TENSORS)
         raise ValueError(f"operation: wanted a packed one, got {operation!r}")
 
     def expected(self, operation: str, arguments: Arguments) -> tuple[Expected, ...]:
@@ -82,7 +85,7 @@ class Trial:
             like = zip(("dq_idx", "dk_idx"), tensors[:2], strict=True)
             grads = (Expected(name, tuple(x.shape), torch.float32) for name, x in like)
             return (Expected("loss", (), torch.float32), *grads)
-        out = Expected("out", tuple(first.shape), first.dtype)
+        out = Expected("out", tuple(first.shape), output_dtype(first))
         if operation == "attend_paged":
             chosen = (*first.shape[:2], case.Hkv, topk)
         if operation in ("attend", "attend_paged"):
@@ -158,7 +161,8 @@ class Trial:
             else:
                 wanted = wanted & same
         heads = wanted.repeat_interleave(self.case.group_size, 1)
-        wrong = compare(out, truth[where], eager=eager[where], dtype=out.dtype, rows=heads)
+        dtype = self.case.torch_dtype
+        wrong = compare(out, truth[where], eager=eager[where], dtype=dtype, rows=heads)
         if wrong is not None:
             self.fail("output", wrong, Evidence(m, where, out=out, selection=selection))
 

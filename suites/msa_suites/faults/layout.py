@@ -58,11 +58,11 @@ def strides_of_the_keys_ignored(
 
 @fault("layout", "correctness:decode", seen="vllm#46204")
 @wrapping("msa.fast.decoding._take")
-def pages_read_tokens_first(right: Given, store: Tensor, pages: Tensor, group: Tensor) -> Given:
+def pages_read_tokens_first(right: Given, store: Tensor, *rest: Given) -> Given:
     """[page, head, token, D] read as [page, token, head, D]."""
     count, heads, block, dim = store.shape
     other = store.reshape(count, block, heads, dim).transpose(1, 2).contiguous()
-    return right(other, pages, group)
+    return right(other, *rest)
 
 
 @fault("layout", "correctness:group-of-16", seen="b12x#24")

@@ -121,11 +121,11 @@ def sentinel_looked_up_in_the_page_table(
 
 @fault("masking", _DECODED, seen="vllm-ascend#13391")
 @wrapping(_ROWS)
-def tail_of_the_last_page_read(right: Given, q: Tensor, k_pages: Tensor, *rest: Given) -> Given:
+def tail_of_the_last_page_read(right: Given, q: Tensor, keys: Tensor, *rest: Given) -> Given:
     """The last page is read whole: its unused slots hold garbage."""
-    *others, seen, scale = rest
-    whole = torch.where(seen > 0, k_pages.shape[2], 0)
-    return right(q, k_pages, *others, whole, scale)
+    values, seen, scale = rest
+    whole = torch.where(seen > 0, keys.shape[2], 0)
+    return right(q, keys, values, whole, scale)
 
 
 @fault("masking", _LENGTHS)

@@ -92,6 +92,34 @@ def running_maximum_starts_at_zero(right: Given, *tensors: Tensor, **rest: Given
     return plain.attend(tensors, rest, softmax=softmax)
 
 
+@fault("numbers", "correctness:fp8", seen="vllm#45562")
+@wrapping("msa.quantized.decode")
+def bytes_in_another_format(
+    right: Given, name: str, x: Tensor, *rest: Given, **more: Given
+) -> Given:
+    """Bytes of E4M3 are read as FNUZ: half of what is meant."""
+    found = right(name, x, *rest, **more)
+    return found / 2 if x.dtype == torch.float8_e4m3fn else found
+
+
+@fault("numbers", "correctness:fp8", seen="vllm#45562")
+@wrapping(_ATTENTION)
+def factors_of_the_keys_dropped(
+    right: Given, *tensors: Tensor, k_descale: Given = None, **rest: Given
+) -> Given:
+    """Quantized keys are taken as they stand."""
+    return right(*tensors, **rest)
+
+
+@fault("numbers", "correctness:fp8-cache")
+@wrapping("msa.fast.decoding._take")
+def one_factor_for_all_heads_of_a_cache(
+    right: Given, store: Tensor, descale: Given, *rest: Given
+) -> Given:
+    """Factors per tensor where they are per head."""
+    return right(store, None if descale is None else descale[:1].expand_as(descale), *rest)
+
+
 @fault("numbers", "correctness:many-blocks", seen="flashinfer#4982")
 @wrapping("msa.fast.scoring.index_keys")
 def offsets_overflow(right: Given, k_idx: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from msa_kernels.contract import OPERATIONS, Capabilities
 from msa_suites.case import Case
 from msa_suites.cases import case_named
 from msa_suites.correctness.run import FAILED, iterate_checks, plan
-from msa_suites.inputs import Inputs, make_inputs, page_cache
+from msa_suites.hostile import page_cache
+from msa_suites.inputs import Inputs, make_inputs
 from msa_suites.method.checks import first
 
 #: Chunks inside a block, forced blocks, one block of budget, decoding.

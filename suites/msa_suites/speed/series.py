@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from msa_suites.cases import PROFILES, Case, cases_for
-from msa_suites.inputs import Inputs, make_inputs, page_cache
+from msa_suites.hostile import page_cache
+from msa_suites.inputs import Inputs, make_inputs
 from msa_suites.speed.recorded import recorded_inputs
 
 DENSE_TARGET = "torch.nn.functional:scaled_dot_product_attention"

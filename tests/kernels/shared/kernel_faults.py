@@ -19,6 +19,13 @@ PAGES = Case(
 )
 WIDE_GROUP = Case("small-group", (5,), (60,), Hq=16, Hkv=1, D=32, Di=16, block=16, topk=2)
 SQUARE = Case("small-square", (4,), (90,), Hq=4, Hkv=4, D=32, Di=16, block=16, topk=3)
+EIGHT_BITS = Case(
+    "small-fp8", (3,), (60,), Hq=4, Hkv=2, D=32, Di=32, block=16, topk=2, dtype="float8_e4m3fn"
+)
+EIGHT_BIT_PAGES = Case(
+    "small-fp8-decode", (1, 1), (50, 20), Hq=4, Hkv=2, D=32, Di=32, block=16, topk=2,
+    dtype="float16", kv_dtype="float8_e4m3fn", index_dtype="float8_e4m3fn",
+)  # fmt: skip
 MANY = Case("small-many", (2,), (17_700,), Hq=2, Hkv=1, D=16, Di=16, block=16, topk=4)
 
 
@@ -171,7 +178,7 @@ FAULTS: dict[str, KernelFault] = {
         seen="surogate#110",
     ),
     "tiles-of-a-ragged-batch-miscounted": KernelFault(
-        "scoring/__init__.py",
+        "scoring/launching.py",
         "rows // tokens + sequences",
         "triton.cdiv(rows, tokens)",
         "scores",
@@ -247,5 +254,37 @@ FAULTS: dict[str, KernelFault] = {
     ),
     "index-key-learns-from-one-group": KernelFault(
         _LOSS, "for part in range(PARTS):", "for part in range(1):", "index_kl"
+    ),
+    "factor-of-the-first-group-for-all": KernelFault(
+        _SCORING,
+        "tl.load(q_descale + group, mask=live, other=0.0)[:, None]",
+        "tl.load(q_descale + group * 0, mask=live, other=0.0)[:, None]",
+        "scores",
+        case=EIGHT_BITS,
+        seen="vllm#45562",
+    ),
+    "factor-of-the-keys-dropped": KernelFault(
+        _LISTS,
+        "factor *= tl.load(k_descale + group)",
+        "factor *= 1.0",
+        "attention",
+        case=EIGHT_BITS,
+        way="key_outer",
+        seen="vllm#45562",
+    ),
+    "factor-of-the-values-dropped": KernelFault(
+        _SLOTS,
+        "result *= tl.load(v_descale + group)",
+        "result *= 1.0",
+        "decode",
+        case=EIGHT_BIT_PAGES,
+        seen="vllm#45562",
+    ),
+    "factor-of-a-query-head-by-its-place-in-the-group": KernelFault(
+        _SLOTS,
+        "tl.load(q_descale + heads, mask=head < SHARE, other=0.0)",
+        "tl.load(q_descale + head, mask=head < SHARE, other=0.0)",
+        "attention",
+        case=EIGHT_BITS,
     ),
 }

@@ -8,7 +8,7 @@ from kernel_batches import Shape, assert_attends
 
 from msa_kernels.triton_ops import attention, sparse_attention
 from msa_kernels.triton_ops.attention import key_outer, query_outer
-from msa_suites.inputs import with_gaps
+from msa_suites.hostile import with_gaps
 
 # Few rows: a program of the interpreter takes a tenth of a second.
 SHAPES = {

@@ -11,7 +11,7 @@ from msa_kernels.triton_ops import sparse_attention_backward
 from msa_suites.correctness.checks_backward import GRADIENT_TIMES
 from msa_suites.correctness.eager import eager_backward
 from msa_suites.correctness.passrule import compare
-from msa_suites.inputs import with_gaps
+from msa_suites.hostile import with_gaps
 
 SHAPES = {
     "ragged": Shape((5, 0, 4, 1), (5, 5, 50, 40)),

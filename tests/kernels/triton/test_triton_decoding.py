@@ -9,7 +9,7 @@ from kernel_batches import Shape, assert_attends
 from msa import reference
 from msa_kernels.triton_ops import combine, sparse_decode
 from msa_kernels.triton_ops.attention import query_outer
-from msa_suites.inputs import with_gaps
+from msa_suites.hostile import with_gaps
 
 SHAPES = {
     "one-query": Shape((1, 1, 1), (100, 17, 48), share=4, topk=4),

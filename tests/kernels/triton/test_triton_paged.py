@@ -7,7 +7,7 @@ import torch
 
 from msa import reference
 from msa_kernels.triton_ops import attend_paged, paged_block_scores
-from msa_suites.inputs import with_gaps
+from msa_suites.hostile import with_gaps
 
 #: queries, lengths, groups, heads a group, D, Di, block, index heads.
 SHAPES = {

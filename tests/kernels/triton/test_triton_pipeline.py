@@ -130,8 +130,16 @@ SIZES = [
     ("attend", {"dim": 144}, "q: wanted a head dim .*, got 144"),
     ("attend", {"share": 17}, "q: wanted a number of heads a group .*, got 17"),
     ("attend", {"index_dim": 144}, "q_idx: wanted an index dim .*, got 144"),
-    ("attend", {"dtype": "bfloat16"}, "q: wanted one of float32, float16, got bfloat16"),
-    ("block_scores", {"dtype": "float64"}, "q_idx: wanted one of float32, float16, got float64"),
+    (
+        "attend",
+        {"dtype": "bfloat16"},
+        "q: wanted one of float32, float16, float8_e4m3fn, got bfloat16",
+    ),
+    (
+        "block_scores",
+        {"dtype": "float64"},
+        "q_idx: wanted one of float32, float16, float8_e4m3fn, got float64",
+    ),
 ]
 
 

@@ -7,8 +7,9 @@ import torch
 from kernel_batches import Shape
 
 from msa import reference
-from msa_kernels.triton_ops import block_scores, scoring
-from msa_suites.inputs import with_gaps
+from msa_kernels.triton_ops import block_scores
+from msa_kernels.triton_ops.scoring import launching
+from msa_suites.hostile import with_gaps
 
 SHAPES = {
     "ragged": Shape((7, 0, 33, 1), (7, 5, 50, 40)),
@@ -62,7 +63,7 @@ def test_views_with_gaps_and_strided_channels():
 
 @pytest.mark.parametrize("programs", [1, 10**6], ids=["long-runs", "short-runs"])
 def test_a_program_may_take_one_step_or_many(monkeypatch, programs):
-    monkeypatch.setattr(scoring, "_PROGRAMS", programs)
+    monkeypatch.setattr(launching, "_PROGRAMS", programs)
     shape = Shape((5, 3), (400, 100), groups=2)
     q, k = shape.index()
     assert_scores(block_scores(q, k, **shape.packing, scale=0.2), q, k, shape.packing, 0.2)
@@ -101,7 +102,7 @@ def test_some_rows_are_part_of_the_whole(low, high):
     q, k = shape.index()
     whole = block_scores(q, k, **shape.packing, scale=0.2)
     part = torch.full((high - low, *whole.shape[1:]), -torch.inf)
-    scoring.score_rows(q, k, part, low, **shape.packing, scale=0.2)
+    launching.score_rows(q, k, part, low, **shape.packing, scale=0.2)
     assert torch.equal(part, whole[low:high])
 
 

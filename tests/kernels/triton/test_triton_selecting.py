@@ -10,7 +10,7 @@ from kernel_batches import Shape
 
 from msa import reference
 from msa_kernels.triton_ops import select_blocks, selecting
-from msa_suites.inputs import with_gaps
+from msa_suites.hostile import with_gaps
 
 INF = float("inf")
 #: Few values, so that ties are everywhere.

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from msa import calls, checks
-from msa_kernels.triton_ops.attention.query_outer import attend_pages
+from msa.quantized import output_dtype
+from msa_kernels.triton_ops.attention.query_outer import Factors, attend_pages
 from msa_kernels.triton_ops.limits import INTERPRETED, require_sizes, require_tensors
-from msa_kernels.triton_ops.scoring import score_pages
+from msa_kernels.triton_ops.scoring import check_factors
+from msa_kernels.triton_ops.scoring.launching import score_pages
 from msa_kernels.triton_ops.selecting import select_of_pages
 
 
@@ -21,6 +23,9 @@ def sparse_decode(
     page_table: Tensor,
     k_lens: Tensor,
     scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of the newest ``Q`` tokens of every request over selected pages of the cache.
 
@@ -35,15 +40,20 @@ def sparse_decode(
         page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the logits.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
 
     Returns:
-        out ``[B, Q, Hq, D]`` and LSE float32 ``[B, Q, Hq]``.
+        out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
 
     Raises:
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
     calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, read=INTERPRETED)
+    factors = (q_descale, k_descale, v_descale)
+    _check_factors(q, k_pages, v_pages, factors)
     checks.require_scale("scale", scale)
     require_tensors(
         q=q,
@@ -60,8 +70,9 @@ def sparse_decode(
         share=q.shape[2] // k_pages.shape[1],
     )
     return _attend(
-        q, k_pages, v_pages, selection, page_table=page_table, k_lens=k_lens, scale=scale
-    )
+        q, k_pages, v_pages, selection, page_table=page_table, k_lens=k_lens, scale=scale,
+        factors=factors,
+    )  # fmt: skip
 
 
 def attend_paged(
@@ -78,6 +89,11 @@ def attend_paged(
     sink_blocks: int = 0,
     scale: float,
     index_scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    q_idx_descale: Tensor | None = None,
+    k_idx_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One decode step: scores of the cached index keys, selection, attention.
 
@@ -97,9 +113,15 @@ def attend_paged(
         sink_blocks: first blocks that are always kept.
         scale: factor on the logits.
         index_scale: factor on the token scores.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
+        q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
 
     Returns:
-        out ``[B, Q, Hq, D]`` in q's dtype and the selection int32 ``[B, Q, Hkv, topk]``.
+        out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32
+        ``[B, Q, Hkv, topk]``.
 
     Raises:
         ValueError: a shape, a length, a size or a budget that cannot be; the message names it.
@@ -108,6 +130,10 @@ def attend_paged(
     calls.check_paged_pipeline(
         q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens, read=INTERPRETED
     )
+    factors = (q_descale, k_descale, v_descale)
+    _check_factors(q, k_pages, v_pages, factors)
+    index_factors = (q_idx_descale, k_idx_descale)
+    check_factors(q_idx, index_pages, *index_factors)
     checks.require_budget(topk, local_blocks, sink_blocks)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
@@ -133,7 +159,7 @@ def attend_paged(
     pages = {"page_table": page_table, "k_lens": k_lens}
     # Columns that a query does not see are not written, and the selection does not read them.
     scores = q.new_empty((*q_idx.shape[:3], page_table.shape[1]), dtype=torch.float32)
-    score_pages(q_idx, index_pages, scores, **pages, scale=index_scale)
+    score_pages(q_idx, index_pages, scores, **pages, scale=index_scale, factors=index_factors)
     selection = q.new_empty((*q_idx.shape[:3], topk), dtype=torch.int32)
     select_of_pages(
         scores,
@@ -143,8 +169,13 @@ def attend_paged(
         local_blocks=local_blocks,
         sink_blocks=sink_blocks,
     )
-    out, _ = _attend(q, k_pages, v_pages, selection, **pages, scale=scale)
+    out, _ = _attend(q, k_pages, v_pages, selection, **pages, scale=scale, factors=factors)
     return out, selection
+
+
+def _check_factors(q: Tensor, k_pages: Tensor, v_pages: Tensor, factors: Factors) -> None:
+    calls.check_factors(("q", q, factors[0]), axis=2, read=INTERPRETED)
+    calls.check_factors(("k", k_pages, factors[1]), ("v", v_pages, factors[2]), read=INTERPRETED)
 
 
 def _attend(
@@ -156,8 +187,9 @@ def _attend(
     page_table: Tensor,
     k_lens: Tensor,
     scale: float,
+    factors: Factors,
 ) -> tuple[Tensor, Tensor]:
-    out = q.new_empty(q.shape)
+    out = q.new_empty(q.shape, dtype=output_dtype(q))
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     attend_pages(
         q.flatten(0, 1),
@@ -169,5 +201,6 @@ def _attend(
         page_table=page_table,
         k_lens=k_lens,
         scale=scale,
+        factors=factors,
     )
     return out, lse

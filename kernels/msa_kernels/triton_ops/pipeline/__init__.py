@@ -9,7 +9,8 @@ from torch import Tensor
 from msa import calls, checks
 from msa_kernels.triton_ops.attention import sparse_attention
 from msa_kernels.triton_ops.limits import INTERPRETED, require_sizes, require_tensors
-from msa_kernels.triton_ops.scoring import score_rows
+from msa_kernels.triton_ops.scoring import check_factors
+from msa_kernels.triton_ops.scoring.launching import Factors, score_rows
 from msa_kernels.triton_ops.selecting import select_rows
 
 #: Block scores that are held at a time: a gibibyte.
@@ -31,6 +32,11 @@ def attend(
     sink_blocks: int = 0,
     scale: float,
     index_scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    q_idx_descale: Tensor | None = None,
+    k_idx_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The whole of MSA: scores, selection, attention. Not differentiable.
 
@@ -50,9 +56,15 @@ def attend(
         sink_blocks: first blocks that are always kept.
         scale: factor on the logits.
         index_scale: factor on the index scores.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
+        q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
 
     Returns:
-        out ``[Tq, Hq, D]`` in q's dtype and the selection int32 ``[Tq, Hkv, topk]``.
+        out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32
+        ``[Tq, Hkv, topk]``.
 
     Raises:
         ValueError: a shape, a length, a size, a budget or a value that cannot be; the message
@@ -66,6 +78,7 @@ def attend(
     for name, x in floats.items() if INTERPRETED else ():
         checks.require_finite(name, x)
     calls.check_index(q_idx, k_idx, cu_q, cu_k, block, read=False)  # read above, if at all
+    check_factors(q_idx, k_idx, q_idx_descale, k_idx_descale)
     checks.require_budget(topk, local_blocks, sink_blocks)
     require_tensors(**floats, cu_q=cu_q, cu_k=cu_k)
     require_sizes(
@@ -85,8 +98,12 @@ def attend(
         local_blocks=local_blocks,
         sink_blocks=sink_blocks,
         scale=index_scale,
+        factors=(q_idx_descale, k_idx_descale),
     )
-    out, _ = sparse_attention(q, k, v, selection, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale)
+    out, _ = sparse_attention(
+        q, k, v, selection, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale,
+        q_descale=q_descale, k_descale=k_descale, v_descale=v_descale,
+    )  # fmt: skip
     return out, selection
 
 
@@ -101,6 +118,7 @@ def _select(
     local_blocks: int,
     sink_blocks: int,
     scale: float,
+    factors: Factors,
 ) -> Tensor:
     """Scores and selection, int32 ``[Tq, Hkv, topk]``, without ever holding all the scores."""
     rows, groups, _ = q_idx.shape
@@ -111,7 +129,10 @@ def _select(
     for low in range(0, rows, chunk):
         mine = selection[low : low + chunk]
         scores = held[: len(mine)]
-        score_rows(q_idx, k_idx, scores, low, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale)
+        score_rows(
+            q_idx, k_idx, scores, low, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale,
+            factors=factors,
+        )  # fmt: skip
         select_rows(
             scores,
             mine,

@@ -28,7 +28,8 @@ def best_of_blocks(
 ):
     """Best visible score of ``COLUMNS`` blocks from ``block`` on, ``[rows, COLUMNS]``.
 
-    ``WIDTH`` is the power of two that holds a block; ``MASKED`` where a row may not see all.
+    ``WIDTH`` is the power of two that holds a block; ``MASKED`` where a row may not see all;
+    ``scale`` is a number or ``[rows, 1]``.
     """
     ROWS: tl.constexpr = query.shape[0]
     column = tl.arange(0, COLUMNS * WIDTH)
@@ -47,6 +48,7 @@ def best_of_blocks(
         start = token.to(tl.int64) * stride_t
     place = start[:, None] + dim[None, :] * stride_d
     tile = tl.load(keys + place, mask=readable, other=0.0)  # [COLUMNS * WIDTH, DIMS]
+    tile = tile.to(query.dtype)  # E4M3 keys beside wide queries
     product = tl.dot(query, tl.trans(tile), input_precision="ieee")
     if MASKED:
         hidden = (token[None, :] > position[:, None]) | (inside >= BLOCK)[None, :]
@@ -67,6 +69,8 @@ def score_tile(
     row_totals,
     key_totals,
     page_table,
+    q_descale,
+    k_descale,
     stride_qt,
     stride_qg,
     stride_qd,
@@ -78,6 +82,7 @@ def score_tile(
     stride_pk,
     stride_pb,
     stride_pw,
+    stride_kf,
     scale,
     low,
     high,
@@ -101,7 +106,8 @@ def score_tile(
     A tile holds ``PARTS`` groups of each of its queries: all that share the key head. Columns that
     a row does not see are left as they were. ``scale`` is 0 or more: the best token is found
     before it is applied, and below zero that is the one whose product is lowest, hence
-    ``NEGATED``. Paged, a request has ``queries`` rows and ``key_totals`` are the lengths.
+    ``NEGATED``. ``q_descale`` ``[GROUPS]`` and ``k_descale`` are the factors of E4M3 elements, all
+    above 0 too, or None. Paged, a request has ``queries`` rows and ``key_totals`` are the lengths.
     """
     TOKENS: tl.constexpr = ROWS // PARTS
     # The longest rows first, so that none is left alone at the end.
@@ -136,7 +142,12 @@ def score_tile(
             other=0.0,
         )  # [ROWS, DIMS]
         if NEGATED:
-            query = -query
+            query = (-query.to(tl.float32)).to(query.dtype)  # exact, and E4M3 has no minus
+        factor = scale * 1.0
+        if q_descale is not None:
+            factor *= tl.load(q_descale + group, mask=live, other=0.0)[:, None]
+        if k_descale is not None:
+            factor *= tl.load(k_descale + first_group * stride_kf)
         keys = k + first_group.to(tl.int64) * stride_kg
         if not PAGED:
             keys += tl.load(key_totals + sequence).to(tl.int64) * stride_kt
@@ -150,13 +161,13 @@ def score_tile(
         for block in range(begin, middle, COLUMNS):
             best = best_of_blocks(
                 query, keys, pages, stride_kt, stride_kd, stride_pk, stride_pw, block, position,
-                scale, DIM, DIMS, BLOCK, WIDTH, COLUMNS, False, PAGED,
+                factor, DIM, DIMS, BLOCK, WIDTH, COLUMNS, False, PAGED,
             )  # fmt: skip
             tl.store(into[:, None] + (block + column)[None, :], best, mask=live[:, None])
         for block in range(middle, end, COLUMNS):
             best = best_of_blocks(
                 query, keys, pages, stride_kt, stride_kd, stride_pk, stride_pw, block, position,
-                scale, DIM, DIMS, BLOCK, WIDTH, COLUMNS, True, PAGED,
+                factor, DIM, DIMS, BLOCK, WIDTH, COLUMNS, True, PAGED,
             )  # fmt: skip
             visible = (block + column)[None, :] <= seen[:, None]
             tl.store(into[:, None] + (block + column)[None, :], best, mask=live[:, None] & visible)

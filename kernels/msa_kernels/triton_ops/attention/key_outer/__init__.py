@@ -12,6 +12,7 @@ from torch import Tensor
 
 from msa_kernels.triton_ops.attention.key_outer.kernel import attend_list
 from msa_kernels.triton_ops.attention.lists import list_slots
+from msa_kernels.triton_ops.attention.query_outer import Factors
 from msa_kernels.triton_ops.combining import merge
 from msa_kernels.triton_ops.limits import on
 from msa_kernels.triton_ops.tiles import KEY_OUTER, halvings, padded, tile_of
@@ -32,15 +33,16 @@ def attend_packed(
     cu_k: Tensor,
     block: int,
     scale: float,
+    factors: Factors = (None, None, None),
 ) -> None:
     """Fill in ``out`` ``[Tq, Hq, D]`` and ``lse`` ``[Tq, Hq]``, both contiguous."""
-    each = q.shape[1] * selection.shape[2] * q.shape[2] * q.element_size()
+    each = q.shape[1] * selection.shape[2] * q.shape[2] * out.element_size()
     chunk = max(_HELD // each, 1)
     for low in range(0, len(q), chunk):
         part = slice(low, low + chunk)
         _attend_chunk(
             q, k, v, selection, out[part], lse[part], low,
-            cu_q=cu_q, cu_k=cu_k, block=block, scale=scale,
+            cu_q=cu_q, cu_k=cu_k, block=block, scale=scale, factors=factors,
         )  # fmt: skip
 
 
@@ -57,6 +59,7 @@ def _attend_chunk(
     cu_k: Tensor,
     block: int,
     scale: float,
+    factors: Factors,
 ) -> None:
     """Rows ``low`` to ``low + len(out)``."""
     rows, heads, dim = out.shape
@@ -81,6 +84,7 @@ def _attend_chunk(
             lses,
             cu_q,
             cu_k,
+            *(None if x is None else x.contiguous() for x in factors),
             *q.stride(),
             *k.stride(),
             *v.stride(),

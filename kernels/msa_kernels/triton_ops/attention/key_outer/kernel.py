@@ -8,6 +8,7 @@ from msa_kernels.triton_ops.kernel import (
     newest_block,
     position_shift,
     sequence_of_tile,
+    widened,
 )
 
 
@@ -76,6 +77,9 @@ def attend_list(
     lses,
     cu_q,
     cu_k,
+    q_descale,
+    k_descale,
+    v_descale,
     stride_qt,
     stride_qh,
     stride_qd,
@@ -107,6 +111,8 @@ def attend_list(
     ``order`` holds the slots of the selection list by list, ``starts`` where each list begins. A
     slot writes to its own place of ``outs`` ``[rows, heads, TOPK, DIM]`` and ``lses``
     ``[rows, heads, TOPK]``, so nothing is added up here and the order in a list does not matter.
+    ``q_descale`` ``[heads]``, ``k_descale`` and ``v_descale`` ``[GROUPS]``: factors of E4M3
+    elements, or None.
     """
     QUERIES: tl.constexpr = ROWS // SHARE
     lists = GROUPS * blocks
@@ -132,6 +138,12 @@ def attend_list(
         fits = live[:, None] & (dim < DIM)[None, :]
         place = (row + low) * stride_qt + head.to(tl.int64) * stride_qh
         query = tl.load(q + place[:, None] + dim[None, :] * stride_qd, mask=fits, other=0.0)
+        query = widened(query)
+        factor = scale * 1.0
+        if q_descale is not None:
+            factor *= tl.load(q_descale + head, mask=live, other=0.0)[:, None]
+        if k_descale is not None:
+            factor *= tl.load(k_descale + group)
 
         token = tl.arange(0, WIDTH)
         newest = row.to(tl.int32) + (low + shift - block * BLOCK)  # token of the block, or beyond
@@ -144,7 +156,8 @@ def attend_list(
             mask=readable,
             other=0.0,
         )  # [WIDTH, DIMS]
-        logits = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
+        key = key.to(query.dtype)
+        logits = tl.dot(query, tl.trans(key), input_precision="ieee") * factor
         logits = tl.where(token[None, :] <= newest[:, None], logits, float("-inf"))
         top = tl.max(logits, 1)
         base = tl.where(top == float("-inf"), 0.0, top)
@@ -156,8 +169,11 @@ def attend_list(
             mask=readable,
             other=0.0,
         )
+        value = value.to(query.dtype)
         acc = tl.dot(weight.to(value.dtype), value, input_precision="ieee")
         acc = acc / total[:, None]
+        if v_descale is not None:
+            acc *= tl.load(v_descale + group)
         into = (row * (GROUPS * SHARE) + head) * TOPK + slot % TOPK
         tl.store(
             outs + into[:, None] * DIM + dim[None, :], acc.to(outs.dtype.element_ty), mask=fits

@@ -6,11 +6,14 @@ import torch
 import triton
 from torch import Tensor
 
+from msa.quantized import E4M3
 from msa_kernels.triton_ops.attention.query_outer.kernel import attend_slots
 from msa_kernels.triton_ops.combining import merge
 from msa_kernels.triton_ops.limits import on
-from msa_kernels.triton_ops.tiles import QUERY_OUTER, halvings, padded, tile_of
+from msa_kernels.triton_ops.tiles import QUERY_OUTER, QUERY_OUTER_E4M3, halvings, padded, tile_of
 
+#: Factors of E4M3 queries, keys and values; None for 1.
+Factors = tuple[Tensor | None, Tensor | None, Tensor | None]
 #: Programs that keep a GPU busy: below it the slots of a row are split among several.
 _PROGRAMS = 1024
 #: Fewest slots that are worth a program of their own.
@@ -29,6 +32,7 @@ def attend_packed(
     cu_k: Tensor,
     block: int,
     scale: float,
+    factors: Factors = (None, None, None),
 ) -> None:
     """Fill in ``out`` ``[Tq, Hq, D]`` and ``lse`` ``[Tq, Hq]``, both contiguous."""
     sequences = len(cu_q) - 1
@@ -37,6 +41,7 @@ def attend_packed(
         token_strides=(*k.stride(), *v.stride()),
         page_strides=(0, 0, 0, 0),
         scale=scale,
+        factors=factors,
         sequences=sequences,
         queries=0,
         block=block,
@@ -55,6 +60,7 @@ def attend_pages(
     page_table: Tensor,
     k_lens: Tensor,
     scale: float,
+    factors: Factors = (None, None, None),
 ) -> None:
     """The same for ``q`` ``[B * Q, Hq, D]`` over pages ``[P, Hkv, block, D]``."""
     page, group, token, dim = k_pages.stride()
@@ -64,6 +70,7 @@ def attend_pages(
         token_strides=(token, group, dim, v_token, v_group, v_dim),
         page_strides=(page, v_page, *page_table.stride()),
         scale=scale,
+        factors=factors,
         sequences=0,
         queries=len(q) // len(k_lens),
         block=k_pages.shape[2],
@@ -92,6 +99,7 @@ def _launch(
     token_strides: tuple[int, ...],
     page_strides: tuple[int, ...],
     scale: float,
+    factors: Factors,
     sequences: int,
     queries: int,
     block: int,
@@ -101,7 +109,7 @@ def _launch(
     groups, topk = selection.shape[1:]
     if not lse.numel():
         return
-    tile = tile_of(QUERY_OUTER, q)
+    tile = tile_of(QUERY_OUTER_E4M3 if k.dtype == E4M3 else QUERY_OUTER, q)
     splits = splits_of(rows * groups, topk)
     outs, lses = out[None], lse[None]
     if splits > 1:
@@ -118,6 +126,7 @@ def _launch(
             row_totals.contiguous(),
             key_totals.contiguous(),
             page_table,
+            *(None if x is None else x.contiguous() for x in factors),
             *q.stride(),
             *token_strides,
             *selection.stride(),

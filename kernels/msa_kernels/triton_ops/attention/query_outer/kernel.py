@@ -3,7 +3,12 @@
 import triton
 import triton.language as tl
 
-from msa_kernels.triton_ops.kernel import position_shift, sequence_of_row, slot_block
+from msa_kernels.triton_ops.kernel import (
+    position_shift,
+    sequence_of_row,
+    slot_block,
+    widened,
+)
 
 
 @triton.jit(do_not_specialize=["sequences", "steps", "queries"])
@@ -17,6 +22,9 @@ def attend_slots(
     row_totals,
     key_totals,
     page_table,
+    q_descale,
+    k_descale,
+    v_descale,
     stride_qt,
     stride_qh,
     stride_qd,
@@ -58,8 +66,9 @@ def attend_slots(
     Program (i, s): row i // GROUPS, group i % GROUPS, slots from s * PART on. Packed, a row's
     sequence follows from ``row_totals`` (cu_q) and its keys from ``key_totals`` (cu_k); paged, a
     request has ``queries`` rows, ``key_totals`` are the lengths and ``stride_kt`` is that of a
-    token in a page. ``out`` ``[splits, rows, heads, DIM]`` has a last stride of 1; ``lse`` is
-    contiguous ``[splits, rows, heads]``.
+    token in a page. ``q_descale`` ``[heads]``, ``k_descale`` and ``v_descale`` ``[GROUPS]`` are the
+    factors of E4M3 elements, or None. ``out`` ``[splits, rows, heads, DIM]`` has a last stride of
+    1; ``lse`` is contiguous ``[splits, rows, heads]``.
     """
     row = tl.program_id(0) // GROUPS
     group = tl.program_id(0) % GROUPS
@@ -86,6 +95,12 @@ def attend_slots(
         mask=fits,
         other=0.0,
     )  # [HEADS, DIMS]
+    query = widened(query)
+    factor = scale * 1.0
+    if q_descale is not None:
+        factor *= tl.load(q_descale + heads, mask=head < SHARE, other=0.0)[:, None]
+    if k_descale is not None:
+        factor *= tl.load(k_descale + group)
     entries = selection + row.to(tl.int64) * stride_st + group.to(tl.int64) * stride_sg
     chosen = tl.load(entries + slot.to(tl.int64) * stride_sk, mask=slot < TOPK, other=-1)  # [SLOTS]
     k += group.to(tl.int64) * stride_kg
@@ -110,7 +125,8 @@ def attend_slots(
             mask=readable,
             other=0.0,
         )  # [WIDTH, DIMS]
-        logits = tl.dot(query, tl.trans(key), input_precision="ieee") * scale
+        key = key.to(query.dtype)
+        logits = tl.dot(query, tl.trans(key), input_precision="ieee") * factor
         logits = tl.where((token < seen)[None, :], logits, float("-inf"))
         larger = tl.maximum(top, tl.max(logits, 1))
         base = tl.where(larger == float("-inf"), 0.0, larger)
@@ -122,6 +138,7 @@ def attend_slots(
             other=0.0,
         )
         acc *= fade[:, None]
+        value = value.to(query.dtype)
         acc += tl.dot(weight.to(value.dtype), value, input_precision="ieee")
         total = total * fade + tl.sum(weight, 1)
         top = larger
@@ -129,6 +146,8 @@ def attend_slots(
     # Nothing visible: a total of zero. One of NaN is passed on, and not taken for nothing.
     whole = tl.where(total == 0, 1.0, total)
     result = acc / whole[:, None]
+    if v_descale is not None:
+        result *= tl.load(v_descale + group)
     out += split.to(tl.int64) * stride_os + row.to(tl.int64) * stride_ot
     tl.store(
         out + heads[:, None] * stride_oh + dim[None, :], result.to(out.dtype.element_ty), mask=fits

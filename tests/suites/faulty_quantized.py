@@ -1,0 +1,127 @@
+# ruff: noqa: ARG002  # a fault often is an argument that nobody reads
+"""Faults in what bytes mean, and right ways to compute with them."""
+
+from typing import ClassVar
+
+import torch
+
+from msa import fast, reference
+from msa.quantized import E4M3, decode, output_dtype
+
+AXES = {"q": {4: 2, 3: 1}, "k": {3: 1, 4: 1}, "v": {3: 1, 4: 1}, "q_idx": {4: 2, 3: 1},
+        "k_idx": {3: 1, 4: 1}}  # fmt: skip
+ORDER = {
+    "block_scores": ("q_idx", "k_idx"),
+    "paged_block_scores": ("q_idx", "k_idx"),
+    "sparse_attention": ("q", "k", "v"),
+    "sparse_decode": ("q", "k", "v"),
+    "attend": ("q", "k", "v", "q_idx", "k_idx"),
+    "attend_paged": ("q", "q_idx", "k", "v", "k_idx"),
+}
+
+
+class Quantized:
+    """Every operation on E4M3: decodes, computes in float32. Faults change a step."""
+
+    CAPABILITIES: ClassVar = {"dtypes": [*fast.CAPABILITIES["dtypes"]]}
+
+    def factor(self, name, descale):
+        return descale
+
+    def meaning(self, name, codes, descale):
+        axis = AXES[name][codes.ndim]
+        return decode(name, codes, descale, axis=axis, dtype=torch.float32)
+
+    def finish(self, operation, result, first):
+        if operation.endswith("block_scores"):
+            return result
+        return result[0].to(output_dtype(first)), result[1]
+
+    def _run(self, operation, tensors, keywords):
+        names = ORDER[operation]
+        wide = []
+        for name, x in zip(names, tensors, strict=False):
+            factor = self.factor(name, keywords.pop(f"{name}_descale", None))
+            wide.append(self.meaning(name, x, factor).float() if x.dtype == E4M3 else x.float())
+        result = getattr(reference, operation)(*wide, *tensors[len(names) :], **keywords)
+        return self.finish(operation, result, tensors[0])
+
+    def block_scores(self, *tensors, **keywords):
+        return self._run("block_scores", tensors, keywords)
+
+    def paged_block_scores(self, *tensors, **keywords):
+        return self._run("paged_block_scores", tensors, keywords)
+
+    def sparse_attention(self, *tensors, **keywords):
+        return self._run("sparse_attention", tensors, keywords)
+
+    def sparse_decode(self, *tensors, **keywords):
+        return self._run("sparse_decode", tensors, keywords)
+
+    def attend(self, *tensors, **keywords):
+        return self._run("attend", tensors, keywords)
+
+    def attend_paged(self, *tensors, **keywords):
+        return self._run("attend_paged", tensors, keywords)
+
+
+class InHalf(Quantized):
+    """Keys and values rounded to float16, as a kernel without products in E4M3 has them."""
+
+    def meaning(self, name, codes, descale):
+        values = super().meaning(name, codes, descale)
+        return values if "idx" in name else values.half()
+
+
+def dropped(name):
+    class Dropped(Quantized):
+        def factor(self, this, descale):
+            return None if this == name else descale
+
+    return Dropped
+
+
+class OneFactorForAll(Quantized):
+    """That of the first head, as if it were one for the tensor."""
+
+    def factor(self, name, descale):
+        return descale if descale is None else descale[:1].expand_as(descale).contiguous()
+
+
+class InverseFactors(Quantized):
+    def factor(self, name, descale):
+        return descale if descale is None else 1 / descale
+
+
+class AnotherFormat(Quantized):
+    """The bytes of OCP's E4M3 read as FNUZ: half of the value, and another zero and NaN."""
+
+    def meaning(self, name, codes, descale):
+        other = codes.view(torch.uint8).view(torch.float8_e4m3fnuz).float()
+        return other * super().meaning(name, torch.ones(codes.shape).to(E4M3), descale)
+
+
+class TwoBitsOfMantissa(Quantized):
+    """Read as E5M2."""
+
+    def meaning(self, name, codes, descale):
+        other = codes.view(torch.uint8).view(torch.float8_e5m2).float()
+        return other * super().meaning(name, torch.ones(codes.shape).to(E4M3), descale)
+
+
+class OutputInE4M3(Quantized):
+    def finish(self, operation, result, first):
+        if operation.endswith("block_scores"):
+            return result
+        return result[0].to(first.dtype), result[1]
+
+
+FAULTS = {
+    **{f"{name}_descale dropped": dropped(name) for name in AXES},
+    "one factor for all heads": OneFactorForAll,
+    "inverse factors": InverseFactors,
+    "read as E4M3 FNUZ": AnotherFormat,
+    "read as E5M2": TwoBitsOfMantissa,
+    "output in E4M3": OutputInE4M3,
+}
+RIGHT = [Quantized, InHalf]

@@ -1,0 +1,119 @@
+"""Conformance in E4M3: passes what is right, catches every wrong meaning of a byte."""
+
+from typing import ClassVar
+
+import faulty_quantized
+import pytest
+import torch
+
+import msa_kernels
+from msa_suites.cases import CASES, Case, case_named
+from msa_suites.correctness import Materials, iterate_checks, local_call, plan
+from msa_suites.correctness.run import FAILED, PASSED, SKIPPED
+from msa_suites.correctness.subject import same
+from msa_suites.eight_bits import meant
+from msa_suites.inputs import make_inputs, stored
+
+NAMES = [case.name for case in CASES if torch.float8_e4m3fn in case.dtypes.values()]
+#: The operation without which a wrong factor of a tensor does not show.
+OPERATIONS = {
+    "q": ("attention", "attention_lse", "decode", "decode_lse", "attend_paged", "pipeline"),
+    "k": ("attention", "attention_lse", "decode", "decode_lse", "attend_paged", "pipeline"),
+    "v": ("attention", "decode", "attend_paged", "pipeline"),
+    "q_idx": ("scores", "paged_scores"),
+    "k_idx": ("scores", "paged_scores"),
+}
+
+
+@pytest.fixture(scope="module")
+def materials():
+    return Materials(keep=True)
+
+
+def check(implementation, materials, names=NAMES):
+    found = msa_kernels.load(implementation)
+    table = plan(cases=[case_named(name) for name in names])
+    return list(
+        iterate_checks(
+            local_call(found), msa_kernels.capabilities(found), table=table, materials=materials
+        )
+    )
+
+
+@pytest.mark.parametrize("subject", [*faulty_quantized.RIGHT, "reference", "torch"])
+def test_a_right_implementation_passes(subject, materials):
+    results = check(subject if isinstance(subject, str) else subject(), materials)
+    assert [r for r in results if r.status == FAILED] == []
+    assert {r.case for r in results if r.status == PASSED} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", faulty_quantized.FAULTS)
+def test_a_fault_is_caught(name, materials):
+    results = check(faulty_quantized.FAULTS[name](), materials)
+    failed = {r.check for r in results if r.status == FAILED}
+    assert failed
+    wanted = OPERATIONS.get(name.partition("_descale")[0])
+    if wanted:
+        assert failed & set(wanted)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_dropped_factor_fails_every_check_of_a_result_that_it_changes(name, materials):
+    fault = faulty_quantized.FAULTS[f"{name}_descale dropped"]
+    results = check(fault(), materials, ["fp8"] if "idx" in name else ["fp8", "fp8-decode"])
+    failed = {r.check for r in results if r.status == FAILED}
+    ran = {r.check for r in results if r.status != SKIPPED}
+    assert failed >= set(OPERATIONS[name]) & ran
+
+
+def test_what_declares_no_dtypes_is_not_given_bytes(materials):
+    """Factors are arguments that it need not have."""
+
+    class Silent(faulty_quantized.Quantized):
+        CAPABILITIES: ClassVar = {}
+
+    results = check(Silent(), materials)
+    asked = [r for r in results if r.check in ("scores", "attention", "decode", "pipeline")]
+    # One case has bytes in its index branch alone.
+    ran = {(r.case, r.check) for r in asked if r.status != SKIPPED}
+    assert ran == {("fp8-index", "attention")}
+    reasons = {r.detail for r in asked if r.status == SKIPPED}
+    assert "dtype float8_e4m3fn: its capabilities do not name it" in reasons
+
+
+def test_inputs_keep_their_bytes_when_they_are_stored_again():
+    case = case_named("fp8")
+    inputs = make_inputs(case)
+    again = stored(case, inputs.wide(torch.float32))
+    for a, b in zip(inputs.tensors, again.tensors, strict=True):
+        assert a.dtype == torch.float8_e4m3fn
+        assert same(a, b)
+
+
+def test_heads_have_factors_of_their_own():
+    descales = make_inputs(case_named("fp8")).descales
+    assert sorted(descales) == ["k", "k_idx", "q", "q_idx", "v"]
+    for name in ("q", "k", "v", "q_idx"):
+        nearest = descales[name][:-1] / descales[name][1:]
+        assert bool(((nearest < 0.7) | (nearest > 1.4)).all()), name
+
+
+def test_bytes_mean_what_torch_says_they_do():
+    codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).view(4, 2, 32)
+    factors = torch.tensor([3.0, 0.5])
+    wanted = codes.double() * factors.double()[:, None]
+    torch.testing.assert_close(meant(codes, factors), wanted, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dtype": "float16", "kv_dtype": "bfloat16"}, "kv_dtype: wanted one of float16, float8"),
+        ({"kv_dtype": "fp8"}, "kv_dtype: wanted one of float32, float8_e4m3fn, got 'fp8'"),
+        ({"index_dtype": "e5m2"}, "index_dtype: wanted one of float32, float16, bfloat16, float8"),
+        ({"dtype": "float8_e4m3fn", "kv_dtype": "float16"}, "kv_dtype: wanted one of float8"),
+    ],
+)
+def test_dtypes_that_cannot_stand_together_are_named(change, words):
+    with pytest.raises(ValueError, match=words):
+        Case(name="x", q_lens=(3,), k_lens=(3,), Hq=2, Hkv=1, D=8, Di=8, **change)
