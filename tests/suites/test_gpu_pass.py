@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import torch
 from test_gate_end_to_end import bench
 
 from msa import fast, reference
+from msa_suites.case import E4M3
+from msa_suites.gpu import running, sanitizing
 from msa_suites.gpu.page import markdown
 from msa_suites.gpu.running import REPEATS, repeated_bits, replayed, speed_rows
+from msa_suites.gpu.sanitizing import TOOLS, sanitized
 from msa_suites.gpu.shapes import LENGTHS, Timed, table
 from msa_suites.gpu.timing import MOST, Clock
 
@@ -45,6 +49,65 @@ def test_every_kind_of_work_is_timed_against_what_torch_has():
     prefill = found["prefill"]
     assert prefill["ratio"] > 0
     assert prefill["flops_per_second"] > 0
+
+
+def test_an_index_of_eight_bits_is_timed_too_where_it_is_offered():
+    small = [
+        Timed(what, 256, **SMALL, index_dtype=E4M3) for what in ("prefill", "decode", "scores")
+    ]
+    quiet = {"memory": 1 << 40, "until": float("inf"), "say": lambda _text: None}
+    found = list(speed_rows(small, fast, Clock("cpu"), **quiet))
+    assert [row["problem"] for row in found] == [""] * 3
+    whole = paged(CAPABILITIES=reference.CAPABILITIES)
+    (row,) = speed_rows(small[1:2], whole, Clock("cpu"), **quiet)
+    assert row["problem"] == ""
+    bare = changed()
+    (row,) = speed_rows(small[:1], bare, Clock("cpu"), **quiet)
+    assert row["problem"] == "not measured: its capabilities do not name float8_e4m3fn"
+
+
+def test_factors_that_are_dropped_are_not_timed():
+    def dropped(*tensors, **settings):
+        return fast.block_scores(*tensors, **settings | {"q_idx_descale": None})
+
+    timed = [Timed("scores", 256, **SMALL, index_dtype=E4M3)]
+    subject = changed(block_scores=dropped, CAPABILITIES=fast.CAPABILITIES)
+    (row,) = speed_rows(timed, subject, Clock("cpu"), memory=1 << 40, until=float("inf"),
+                        say=lambda _text: None)  # fmt: skip
+    assert row["problem"].startswith("scores of the last row: relative error")
+
+
+def test_after_a_lost_device_nothing_is_measured():
+    class Lost(Clock):
+        def alive(self):
+            return False
+
+    def illegal(*_, **__):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    timed = [Timed(what, 256, **SMALL) for what in ("topk", "scores")]
+    found = list(speed_rows(timed, changed(select_blocks=illegal), Lost("cpu"), memory=1 << 40,
+                            until=float("inf"), say=lambda _text: None))  # fmt: skip
+    assert (
+        found[0]["problem"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    )
+    assert found[1]["problem"] == f"not measured: the device was lost in {found[0]['name']}"
+
+
+def test_a_long_dense_prefill_is_timed_once_for_every_overlap(monkeypatch):
+    monkeypatch.setattr(running, "LONG", 256)
+    counted = []
+
+    class Counts(Clock):
+        def times(self, call, **how):
+            counted.append(call)
+            return super().times(call, **how)
+
+    timed = [Timed("prefill", 256, **SMALL), Timed("prefill", 256, overlap="high", **SMALL)]
+    found = list(speed_rows(timed, fast, Counts("cpu"), memory=1 << 40, until=float("inf"),
+                            say=lambda _text: None))  # fmt: skip
+    assert found[0]["other_seconds"] == found[1]["other_seconds"]
+    assert len(counted) == 3  # MSA twice, dense once
 
 
 def test_a_wrong_output_is_not_timed_and_an_error_is_a_row():
@@ -217,3 +280,61 @@ def test_it_needs_nothing_that_a_gpu_machine_lacks(tmp_path):
         [sys.executable, "-P", "-c", script], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def tool(tmp_path, monkeypatch):
+    """A stand-in for compute-sanitizer on PATH, which no CPU machine has: a script of one body."""
+
+    def install(body):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        script = folder / "compute-sanitizer"
+        script.write_text(f"#!/bin/sh\n{body}\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+    return install
+
+
+def test_the_sanitizer_runs_each_tool_over_a_small_case(tool, tmp_path):
+    tool(f'echo "$@" >> {tmp_path}/asked; exit 0')
+    assert [row["problem"] for row in sanitized("triton", seconds=60)] == ["", ""]
+    asked = (tmp_path / "asked").read_text().splitlines()
+    for line, kind in zip(asked, TOOLS, strict=True):
+        assert line.startswith(f"--tool {kind} --target-processes all --error-exitcode 86 ")
+        assert " -m msa_suites conformance --device cuda --implementation triton --cases " in line
+
+
+def test_the_small_case_runs_every_check_that_it_names(tmp_path):
+    """Without a GPU: on the specification."""
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text("".join(json.dumps(case.as_dict()) + "\n" for case in sanitizing.CASES))
+    checks = [part for check in sanitizing.CHECKS for part in ("--check", check)]
+    done = bench(tmp_path, "conformance", "--implementation", "reference", "--cases", str(cases),
+                 *checks, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    # Bytes have no gradients and no loss.
+    assert (document["passed"], document["skipped"]) == (2 * len(sanitizing.CHECKS) - 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("echo '========= Invalid __global__ read of size 4 bytes'; exit 86",
+         "========= Invalid __global__ read of size 4 bytes"),
+        ("echo 'no such device' >&2; exit 3", "ended with 3: no such device"),
+        ("sleep 9", "not measured: it took more than 1 s"),
+    ],
+)  # fmt: skip
+def test_what_the_sanitizer_finds_is_said(tool, body, words):
+    tool(body)
+    assert [row["problem"] for row in sanitized("triton", seconds=1)] == [words] * 2
+
+
+def test_without_the_sanitizer_it_says_so(monkeypatch):
+    monkeypatch.setattr(sanitizing, "_find", lambda: None)
+    wanted = "wanted compute-sanitizer on PATH or in CUDA_HOME/bin, got none"
+    problems = {row["problem"] for row in sanitized("triton", seconds=1)}
+    assert problems == {f"not measured: {wanted}"}

@@ -67,10 +67,10 @@ QUERY_OUTER = {
 }
 #: The same over keys and values in E4M3, which are widened on the way: with fewer warps it spills.
 QUERY_OUTER_E4M3 = {
-    (2, 16): Tile(16, 8, 2),
-    (2, 32): Tile(16, 8, 2),
-    (2, 64): Tile(16, 8, 2),
-    (2, 128): Tile(16, 8, 2),
+    (2, 16): Tile(16, 8, 3),
+    (2, 32): Tile(16, 8, 3),
+    (2, 64): Tile(16, 8, 3),
+    (2, 128): Tile(16, 8, 3),
     (4, 16): Tile(16, 8, 2),
     (4, 32): Tile(16, 8, 2),
     (4, 64): Tile(16, 8, 2),
@@ -78,6 +78,7 @@ QUERY_OUTER_E4M3 = {
 }
 #: Gathered queries times heads against one block.
 KEY_OUTER = {
+    (1, 64): Tile(64, 8, 1),  # the widened queries of more rows spill
     (2, 16): Tile(128, 8, 1),
     (2, 32): Tile(128, 8, 1),
     (2, 64): Tile(128, 8, 1),
@@ -143,8 +144,9 @@ def padded(size: int, least: int = 16) -> int:
 
 
 def tile_of(table: dict[tuple[int, int], Tile], x: Tensor) -> Tile:
-    """The tile for a tensor ``[..., dim]``; E4M3 has those of 16 bits."""
-    return table[max(x.element_size(), 2), padded(x.shape[-1])]
+    """The tile for a tensor ``[..., dim]``; E4M3 has those of 16 bits but for a few of its own."""
+    size, dims = x.element_size(), padded(x.shape[-1])
+    return table[(size, dims) if (size, dims) in table else (2, dims)]
 
 
 def halvings(count: int) -> int:

@@ -17,7 +17,10 @@ from msa_suites.commands import options
 if TYPE_CHECKING:
     from msa_suites.gpu.timing import Clock
 
-PARTS = ("conformance", "races", "speed")
+PARTS = ("conformance", "races", "speed", "sanitizer")
+
+#: Seconds of each tool of compute-sanitizer.
+_SANITIZED = 120.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         "ceilings": clock.ceilings(),
         "conformance": {"problem": "not asked for"},
         "races": [],
+        "sanitizer": [],
         "rows": [],
     }
 
@@ -99,6 +103,13 @@ def run(args: argparse.Namespace) -> int:
             except WorkerError as error:
                 document["conformance"] = {"problem": str(error)}
             keep()
+        if "sanitizer" in parts:
+            from msa_suites.gpu.sanitizing import sanitized
+
+            say("compute-sanitizer")
+            for row in sanitized(args.implementation, seconds=_SANITIZED):
+                document["sanitizer"].append(row)
+                keep()
     if args.json:
         options.print_json(document)
     else:
@@ -208,7 +219,7 @@ def _failed(document: dict[str, Any], parts: Sequence[str]) -> bool:
     """Whether something is wrong, or a part that was asked for showed nothing."""
     found, rows = document["conformance"], document["rows"]
     unmeasured = "not measured"
-    problems = [row["problem"] for row in (*document["races"], *rows)]
+    problems = [row["problem"] for row in (*document["races"], *document["sanitizer"], *rows)]
     return (
         any(problem and not problem.startswith(unmeasured) for problem in problems)
         or ("conformance" in parts and (bool(found.get("failed")) or not found.get("passed")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,17 @@ def far(got: Tensor, wanted: Tensor) -> str:
     """Whether a row is further off than rounding; empty where it is not."""
     error = float((got - wanted).norm() / wanted.norm())
     return "" if error <= ALLOWED else f"relative error {error:.3g}"
+
+
+def values_of(factors: Mapping[str, Tensor], **index: Tensor) -> dict[str, Tensor]:
+    """Float64 values of index tensors ``[heads, .., Di]`` and the factors that E4M3 has."""
+    found = {}
+    for name, x in index.items():
+        factor = factors.get(f"{name}_descale")
+        wide = x.double()
+        shape = [-1] + [1] * (x.ndim - 1)
+        found[name] = wide if factor is None else wide * factor.double().view(shape)
+    return found
 
 
 def block_maxima(row: Timed, q_idx: Tensor, k_idx: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         _conformance(document["conformance"]),
         *(f"- {one}" for one in document["conformance"].get("failures", ())),
         _races(document["races"]),
+        *(f"{row['name']}: {row['problem'] or 'found nothing'}." for row in document["sanitizer"]),
         "",
         "Medians of all calls; the ratio is to the fastest of torch's own at the same shape, the "
         "shares are of this run's product and copy. Captured in a CUDA graph: "
@@ -78,7 +79,7 @@ def _races(found: Sequence[Mapping[str, Any]]) -> str:
 def _line(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
     shape = (
         f"| {row['what']} | {row['length']:,} | {row['batch']} | {row['overlap']} "
-        f"| {row['heads']}/{row['groups']} |"
+        f"| {row['heads']}/{row['groups']}{', fp8 index' if row.get('index_dtype') else ''} |"
     )
     if row["problem"]:
         return f"{shape} {row['problem'].replace('|', '/')} | | | | | |"

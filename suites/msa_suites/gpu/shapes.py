@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from msa import cost
+from msa_suites.case import E4M3
 
+#: One measured line: its name, its problem or "", and what was found.
+Row = dict[str, Any]
 #: Tokens a block, and so the step of all lengths.
 BLOCK = 128
 OVERLAPS = ("low", "half", "high")
@@ -34,6 +38,7 @@ class Timed:
         block: Bk.
         topk: k.
         dtype: of queries, keys and values.
+        index_dtype: of index queries and index keys; "" for ``dtype``, or ``float8_e4m3fn``.
     """
 
     what: str
@@ -46,13 +51,14 @@ class Timed:
     block: int = BLOCK
     topk: int = 16
     dtype: str = "bfloat16"
+    index_dtype: str = ""
 
     @property
     def name(self) -> str:
         """Stable: a run that goes on finds its rows by it."""
         return (
             f"{self.what}/{self.length}/batch-{self.batch}/{self.overlap}"
-            f"/{self.heads}-{self.groups}"
+            f"/{self.heads}-{self.groups}" + ("/fp8-index" if self.index_dtype else "")
         )
 
     @property
@@ -66,7 +72,7 @@ class Timed:
             block=self.block,
             topk=self.topk,
             element_bytes=4 if self.dtype == "float32" else 2,
-            index_element_bytes=4 if self.dtype == "float32" else 2,
+            index_element_bytes=1 if self.index_dtype else 4 if self.dtype == "float32" else 2,
         )
 
     @property
@@ -96,6 +102,8 @@ def table(lengths: Iterable[int] = LENGTHS) -> list[Timed]:
         *(Timed("prefill", lengths[0], batch=b) for b in BATCHES[1:3]),
         *(Timed("decode", n, batch=b) for n in lengths for b in BATCHES),
         *(Timed(what, n) for n in lengths for what in ("scores", "topk")),
+        *(Timed(what, n, index_dtype=E4M3) for n in lengths for what in ("prefill", "scores")),
+        *(Timed("decode", n, batch=b, index_dtype=E4M3) for n in lengths for b in BATCHES[:2]),
     ]
     # What matters most first, should the time run out: the plain line, then the rest by its length.
     plain = ("low", *HEADS[0])

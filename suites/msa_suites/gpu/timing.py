@@ -59,6 +59,15 @@ class Clock:
 
         return replay, ""
 
+    def alive(self) -> bool:
+        """Whether the device still answers: after an illegal access nothing does."""
+        if self.device == "cuda":
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError:
+                return False
+        return True
+
     def times(self, call: Callable[[], object], *, least: int = LEAST) -> list[float]:
         """Seconds of each call, after some that do not count.
 

@@ -13,17 +13,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from msa import cost
+from msa_suites.gpu.drawing import Draw
 from msa_suites.gpu.judging import (
     ALLOWED,
     attended_wrong,
     block_maxima,
     row_wrong,
     unlike_the_best,
+    values_of,
 )
-from msa_suites.gpu.shapes import SPANS, Timed
+from msa_suites.gpu.shapes import Timed
 
-#: Their own part of an index query that neighbours share.
-_OWN = 0.02
 _BACKENDS = {
     "cuda": (
         SDPBackend.FLASH_ATTENTION,
@@ -57,35 +57,7 @@ class Work:
 
 def work_of(row: Timed, implementation: Any, device: str) -> Work:  # noqa: ANN401
     """The calls of a row on random inputs of its shape."""
-    return _MAKERS[row.what](row, implementation, _Draw(row, device))
-
-
-class _Draw:
-    """Random tensors of a row's sizes."""
-
-    def __init__(self, row: Timed, device: str) -> None:
-        self.row, self.device = row, device
-        self._generator = torch.Generator(device).manual_seed(row.length)
-
-    def normal(self, *shape: int) -> Tensor:
-        dtype = getattr(torch, self.row.dtype)
-        return torch.randn(*shape, generator=self._generator, device=self.device, dtype=dtype)
-
-    def shared(self, rows: int) -> Tensor:
-        """Index queries ``[rows, G, Di]``, alike among as many neighbours as the overlap says."""
-        span, (groups, dim) = SPANS[self.row.overlap], (self.row.groups, self.row.dim)
-        base = self.normal(-(-rows // span), groups, dim).repeat_interleave(span, 0)[:rows]
-        return base if span == 1 else base.add_(self.normal(rows, groups, dim), alpha=_OWN)
-
-    def totals(self, each: int) -> Tensor:
-        """``[B + 1]`` of sequences of one length."""
-        return torch.arange(self.row.batch + 1, dtype=torch.int32, device=self.device) * each
-
-    def pages(self) -> Tensor:
-        """A shuffled page table ``[B, N / Bk]``."""
-        each = self.row.length // self.row.block
-        order = torch.randperm(self.row.batch * each, generator=self._generator, device=self.device)
-        return order.view(self.row.batch, each).int()
+    return _MAKERS[row.what](row, implementation, Draw(row, device))
 
 
 def _settings(row: Timed) -> dict[str, Any]:
@@ -103,15 +75,17 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> dict[str, Callab
     return {one.name.lower().removesuffix("_attention"): partial(run, one) for one in backends}
 
 
-def _prefill(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
+def _prefill(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN401
     tokens, scale = row.batch * row.length, row.dim**-0.5
     q = draw.normal(tokens, row.heads, row.dim)
     k, v = (draw.normal(tokens, row.groups, row.dim) for _ in range(2))
-    q_idx, k_idx = draw.shared(tokens), draw.normal(tokens, 1, row.dim)
+    (q_idx, k_idx), factors = draw.stored(
+        q_idx=draw.shared(tokens), k_idx=draw.normal(tokens, 1, row.dim)
+    )
     totals = draw.totals(row.length)
     msa = partial(
         implementation.attend, q, k, v, q_idx, k_idx, cu_q=totals, cu_k=totals,
-        **_settings(row), scale=scale, index_scale=scale,
+        **_settings(row), scale=scale, index_scale=scale, **factors,
     )  # fmt: skip
     heads_first = (x.view(row.batch, row.length, -1, row.dim).transpose(1, 2) for x in (q, k, v))
 
@@ -120,7 +94,8 @@ def _prefill(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN
         if selection is None:
             return ""
         at = row.length - 1
-        scores = block_maxima(row, q_idx[at], k_idx[: row.length, 0])
+        mine = values_of(factors, q_idx=q_idx[at], k_idx=k_idx[: row.length].transpose(0, 1))
+        scores = block_maxima(row, mine["q_idx"], mine["k_idx"][0])
         wrong = unlike_the_best(row, selection[at], scores)
         return wrong or attended_wrong(row, out, selection, q, k, v, at=at)
 
@@ -133,12 +108,13 @@ def _prefill(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN
     )
 
 
-def _decode(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
+def _decode(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN401
     scale, blocks = row.dim**-0.5, row.batch * (row.length // row.block)
     q = draw.normal(row.batch, 1, row.heads, row.dim)
     pools = [draw.normal(blocks, row.groups, row.block, row.dim) for _ in range(2)]
-    index_pages = draw.normal(blocks, 1, row.block, row.dim)
-    q_idx = draw.shared(row.batch)
+    (q_idx, index_pages), factors = draw.stored(
+        q_idx=draw.shared(row.batch), k_idx=draw.normal(blocks, 1, row.block, row.dim)
+    )
     lengths = {"cu_q": draw.totals(1), "cu_k": draw.totals(row.length)}
     paged = {"page_table": draw.pages(), "k_lens": lengths["cu_k"].diff()}
     pages = paged["page_table"].long()
@@ -147,7 +123,7 @@ def _decode(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN4
     if hasattr(implementation, "attend_paged"):
         msa = partial(
             implementation.attend_paged, q, q_idx[:, None], *pools, index_pages, **paged,
-            topk=row.topk, scale=scale, index_scale=scale,
+            topk=row.topk, scale=scale, index_scale=scale, **factors,
         )  # fmt: skip
         follows = paged["k_lens"]
     else:
@@ -157,7 +133,7 @@ def _decode(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN4
 
         def msa() -> tuple[Tensor, Tensor | None]:
             scores = implementation.block_scores(
-                q_idx, k_idx, **lengths, block=row.block, scale=scale
+                q_idx, k_idx, **lengths, block=row.block, scale=scale, **factors
             )
             selection = implementation.select_blocks(scores, **lengths, **_settings(row))[:, None]
             out, _ = implementation.sparse_decode(q, *pools, selection, **paged, scale=scale)
@@ -169,7 +145,9 @@ def _decode(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN4
             return ""
         for request in {0, row.batch - 1}:
             mine = pages[request]
-            scores = block_maxima(row, q_idx[request], index_pages[mine, 0].flatten(0, 1))
+            keys = index_pages[mine, 0].flatten(0, 1)[None]
+            index = values_of(factors, q_idx=q_idx[request], k_idx=keys)
+            scores = block_maxima(row, index["q_idx"], index["k_idx"][0])
             chosen = selection[request, 0]
             wrong = unlike_the_best(row, chosen, scores)
             for group in range(row.groups):
@@ -180,34 +158,37 @@ def _decode(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN4
                 return f"request {request}: {wrong}"
         return ""
 
-    keys, values = (draw.normal(row.batch, row.groups, row.length, row.dim) for _ in range(2))
+    plain = [draw.normal(row.batch, row.groups, row.length, row.dim) for _ in range(2)]
     read = row.batch * cost.decode_bytes(row.shape, row.length)[1]
     seen = cost.attended_tokens(row.length - 1, block=row.block, topk=row.topk)
     flops = 2.0 * row.batch * row.dim * (row.groups * row.length + 2 * row.heads * seen)
-    dense = _dense(q.transpose(1, 2), keys, values, causal=False)
+    dense = _dense(q.transpose(1, 2), *plain, causal=False)
     return Work(msa, dense, flops, read, problem, follows)
 
 
-def _scores(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
+def _scores(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN401
     rows = row.rows
-    q_idx, k_idx = draw.shared(rows), draw.normal(row.length, 1, row.dim)
+    (q_idx, k_idx), factors = draw.stored(
+        q_idx=draw.shared(rows), k_idx=draw.normal(row.length, 1, row.dim)
+    )
     msa = partial(
         implementation.block_scores, q_idx, k_idx, cu_q=draw.totals(rows),
-        cu_k=draw.totals(row.length), block=row.block, scale=row.dim**-0.5,
+        cu_k=draw.totals(row.length), block=row.block, scale=row.dim**-0.5, **factors,
     )  # fmt: skip
     pairs = rows * row.length - rows * (rows - 1) / 2
     each = k_idx.element_size()
     moved = each * (q_idx.numel() + k_idx.numel()) + 4 * rows * row.groups * row.length / row.block
 
     def problem(found: Tensor) -> str:
-        wanted = block_maxima(row, q_idx[-1], k_idx[:, 0])
+        mine = values_of(factors, q_idx=q_idx[-1], k_idx=k_idx.transpose(0, 1))
+        wanted = block_maxima(row, mine["q_idx"], mine["k_idx"][0])
         error = float((found[-1].double() - wanted).abs().max() / wanted.abs().max())
         return "" if error <= ALLOWED else f"scores of the last row: relative error {error:.3g}"
 
     return Work(msa, {}, 2.0 * row.groups * row.dim * pairs, moved, problem)
 
 
-def _topk(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
+def _topk(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN401
     rows, columns = row.rows, row.length // row.block
     scores = draw.normal(rows, row.groups, columns).float()
     msa = partial(
@@ -227,7 +208,7 @@ def _topk(row: Timed, implementation: Any, draw: _Draw) -> Work:  # noqa: ANN401
     return Work(msa, others, 0.0, 4.0 * row.groups * seen, problem)
 
 
-_MAKERS: dict[str, Callable[[Timed, Any, _Draw], Work]] = {
+_MAKERS: dict[str, Callable[[Timed, Any, Draw], Work]] = {
     "prefill": _prefill,
     "decode": _decode,
     "scores": _scores,
