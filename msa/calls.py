@@ -215,6 +215,39 @@ def check_paged_pipeline(
         _require_lengths(page_table, k_lens, q.shape[1], index_pages)
 
 
+def check_append(
+    k: Tensor,
+    v: Tensor,
+    k_idx: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    index_pages: Tensor,
+    page_table: Tensor,
+    k_lens: Tensor,
+    factors: tuple[Tensor | None, Tensor | None, Tensor | None],
+    *,
+    read: bool = True,
+) -> None:
+    """Arguments of ``append_paged``; ``factors`` are those of pages in E4M3."""
+    checks.require_tensor("k", k, ("B", "Q", "Hkv", "D"))
+    requests, queries, groups, dim = k.shape
+    checks.require_tensor("v", v, tuple(k.shape), like=k)
+    checks.require_tensor("k_idx", k_idx, (requests, queries, "1 or Hkv", "Di"))
+    wanted: tuple[int | str, ...] = ("P", groups, "block", dim)
+    checks.require_tensor("k_pages", k_pages, wanted, like=k, quantized=True)
+    checks.require_tensor("v_pages", v_pages, tuple(k_pages.shape), like=k_pages)
+    pages, _, block, _ = k_pages.shape
+    wanted = (pages, k_idx.shape[2], block, k_idx.shape[3])
+    checks.require_tensor("index_pages", index_pages, wanted, like=k_idx, quantized=True)
+    for name, pool, factor in zip(
+        ("k", "v", "k_idx"), (k_pages, v_pages, index_pages), factors, strict=True
+    ):
+        checks.require_descale(f"{name}_descale", factor, pool, axis=1, read=read)
+    _require_table(page_table, k_lens, requests)
+    if read:
+        _require_lengths(page_table, k_lens, queries, k_pages)
+
+
 def _require_pools(q: Tensor, k_pages: Tensor, v_pages: Tensor) -> None:
     """Queries of a batch, and the pages of keys and values that they may read."""
     checks.require_tensor("q", q, ("B", "Q", "Hq", "D"), quantized=True)

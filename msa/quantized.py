@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msa.checks import E4M3, came, require_descale
 
-__all__ = ["E4M3", "decode", "output_dtype", "quantize"]
+__all__ = ["E4M3", "as_stored", "decode", "output_dtype", "quantize"]
 
 _LARGEST = torch.finfo(E4M3).max
 
@@ -37,9 +37,25 @@ def quantize(x: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
     rest = [other for other in range(x.ndim) if other != axis % x.ndim]
     largest = x.float().abs().nan_to_num(nan=0.0).amax(rest)
     descale = torch.where(largest > 0, largest / _LARGEST, 1.0)
-    whole = x.float() / _beside(descale, x, axis)
-    # Rounding of the factor may leave the largest element a bit above what the format holds.
-    return whole.clamp(-_LARGEST, _LARGEST).to(E4M3), descale
+    return _nearest(x.float() / _beside(descale, x, axis)), descale
+
+
+def as_stored(x: Tensor, dtype: torch.dtype, descale: Tensor | None) -> Tensor:
+    """``x`` in the dtype of a cache: itself, or E4M3 nearest to its quotient by the factors.
+
+    Args:
+        x: ``[.., heads, d]``.
+        dtype: its own, or E4M3, which holds what is beyond its range at 448.
+        descale: float32 ``[heads]``; None for 1.
+    """
+    if dtype != E4M3:
+        return x.to(dtype)
+    return _nearest(x.float() if descale is None else x.float() / descale[:, None])
+
+
+def _nearest(x: Tensor) -> Tensor:
+    # Rounding of a factor may leave the largest element a bit above what the format holds.
+    return x.clamp(-_LARGEST, _LARGEST).to(E4M3)
 
 
 def decode(

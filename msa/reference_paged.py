@@ -7,6 +7,7 @@ from torch import Tensor
 
 from msa import calls, checks
 from msa.packing import count_blocks, cumulative
+from msa.quantized import as_stored
 from msa.reference_attention import sparse_attention
 from msa.reference_selection import block_scores, select_blocks
 
@@ -172,6 +173,47 @@ def attend_paged(
         q_descale=q_descale, k_descale=k_descale, v_descale=v_descale,
     )  # fmt: skip
     return out, selection
+
+
+def append_paged(
+    k: Tensor,
+    v: Tensor,
+    k_idx: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    index_pages: Tensor,
+    *,
+    page_table: Tensor,
+    k_lens: Tensor,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+    k_idx_descale: Tensor | None = None,
+) -> None:
+    """Write the newest ``Q`` tokens of every request into the pages of a cache, in place.
+
+    Args:
+        k: ``[B, Q, Hkv, D]``.
+        v: ``[B, Q, Hkv, D]``.
+        k_idx: index keys ``[B, Q, 1 or Hkv, Di]``.
+        k_pages: ``[P, Hkv, block, D]``, in k's dtype or in E4M3; a page holds one block.
+        v_pages: ``[P, Hkv, block, D]``, in the dtype of ``k_pages``.
+        index_pages: ``[P, 1 or Hkv, block, Di]``, in k_idx's dtype or in E4M3.
+        page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
+        k_lens: int32 ``[B]``, keys of every request, the new ones included.
+        k_descale: float32 ``[Hkv]``, by which keys are divided before they become E4M3.
+        v_descale: float32 ``[Hkv]``, likewise of the values.
+        k_idx_descale: float32 ``[1 or Hkv]``, likewise of the index keys.
+    """
+    factors = (k_descale, v_descale, k_idx_descale)
+    pools = (k_pages, v_pages, index_pages)
+    calls.check_append(k, v, k_idx, *pools, page_table, k_lens, factors)
+    block, queries = k_pages.shape[2], k.shape[1]
+    for b, length in enumerate(k_lens.tolist()):
+        for i in range(queries):
+            at, slot = divmod(length - queries + i, block)
+            page = int(page_table[b, at])
+            for x, pool, factor in zip((k, v, k_idx), pools, factors, strict=True):
+                pool[page, :, slot] = as_stored(x[b, i], pool.dtype, factor)
 
 
 def _packed(pages: Tensor, page_table: Tensor, lengths: list[int]) -> Tensor:

@@ -15,6 +15,7 @@ _FOUND = find_spec("triton") is not None
 
 if _FOUND:
     from msa_kernels.triton_ops import limits
+    from msa_kernels.triton_ops.appending import append_paged
     from msa_kernels.triton_ops.attention import sparse_attention
     from msa_kernels.triton_ops.backward import sparse_attention_backward
     from msa_kernels.triton_ops.combining import combine
@@ -28,6 +29,7 @@ if _FOUND:
 
 __all__ = [
     "CAPABILITIES",
+    "append_paged",
     "attend",
     "attend_paged",
     "block_scores",

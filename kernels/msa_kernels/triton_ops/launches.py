@@ -13,9 +13,9 @@ from torch import Tensor
 
 from msa.packing import cumulative
 from msa.quantized import E4M3, output_dtype
+from msa_kernels.triton_ops.appending import put_tokens
 from msa_kernels.triton_ops.attention import key_outer, query_outer
 from msa_kernels.triton_ops.backward import differentiate
-from msa_kernels.triton_ops.combining import merge
 from msa_kernels.triton_ops.index_loss import align
 from msa_kernels.triton_ops.scoring.launching import score_pages, score_rows
 from msa_kernels.triton_ops.selecting import select_of_pages, select_rows
@@ -83,9 +83,13 @@ def launches(
         scale=0.1,
         factors=of(("q", q), ("k", k_pages), ("k", v_pages)),
     )  # fmt: skip
-    parts = torch.zeros(3, *q.shape)
-    merge(parts, torch.zeros(3, *lse.shape), parts[0], lse)
     if q.dtype == E4M3:
-        return
+        return  # new tokens are not, and gradients neither
+    new_k, new_v, new_index = (x[:_REQUESTS, None] for x in (k, v, k_idx))
+    put_tokens(
+        new_k, new_v, new_index, k_pages, v_pages, k_pages[:, :1],
+        **pages,
+        factors=of(("k", k_pages), ("k", v_pages), ("k_idx", k_pages)),
+    )  # fmt: skip
     differentiate(out, q, k, v, out, lse, selection, **packing, scale=0.1)
     align(q_idx, k_idx, q, k, selection, **packing, scale=0.1, index_scale=0.1)

@@ -37,12 +37,12 @@ class Rule:
     Attributes:
         matrix: ``best``: the architecture's fastest matrix instruction; ``any``: some; ``none``.
         spill_bytes: of stack, at most.
-        training: a gradient's, which nothing in E4M3 has.
+        wide: of tensors that are never all in E4M3: new tokens, gradients.
     """
 
     matrix: str = "none"
     spill_bytes: int = 0
-    training: bool = False
+    wide: bool = False
 
 
 #: The kernels of the implementation ``triton``: each is launched in every build. Products of the
@@ -53,10 +53,11 @@ RULES = {
     "attend_slots": Rule("any"),
     "name_lists": Rule(),
     "attend_list": Rule("best"),
-    "grad_queries": Rule("any", training=True),
-    "grad_keys": Rule("best", training=True),
-    "index_rows": Rule("any", training=True),
-    "index_keys": Rule("best", training=True),
+    "grad_queries": Rule("any", wide=True),
+    "grad_keys": Rule("best", wide=True),
+    "index_rows": Rule("any", wide=True),
+    "index_keys": Rule("best", wide=True),
+    "append_tokens": Rule(wide=True),
     # triton 3.6 for sm_100a puts one register aside, once and outside of its loop.
     "merge_tile": Rule(spill_bytes=8),
 }

@@ -145,7 +145,7 @@ def _absent(
     """Kernels of ours that no launcher launches any more: a rule for them would hold for ever."""
     if implementation != "triton":
         return
-    wanted = {name for name, rule in RULES.items() if not (rule.training and build.dtype == E4M3)}
+    wanted = {name for name, rule in RULES.items() if not (rule.wide and build.dtype == E4M3)}
     for kernel in sorted(wanted - {name.partition(".")[0] for name in names}):
         problem = f"wanted a launch of it, got launches of {', '.join(names)}"
         yield Compiled(kernel, arch, build, problem, ran=text)

@@ -107,6 +107,23 @@ def test_pages(tmp_path):
     assert_same(run, [q, q_idx, k_pages, v_pages, index_pages], tmp_path)
 
 
+def test_new_tokens(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    k, v = torch.randn(2, 2, 3, 2, 32, generator=g)
+    k_idx = torch.randn(2, 3, 1, 16, generator=g)
+    pools = [torch.zeros(5, heads, 16, dim) for heads, dim in ((2, 32), (2, 32), (1, 16))]
+    pages = {
+        "page_table": torch.tensor([[4, 1, 3], [2, 4, 0]], dtype=torch.int32),
+        "k_lens": torch.tensor([40, 33], dtype=torch.int32),
+    }
+
+    def run(*tensors):
+        triton_ops.append_paged(*tensors, **pages)
+        return tuple(pool.contiguous() for pool in tensors[3:])
+
+    assert_same(run, [k, v, k_idx, *pools], tmp_path)
+
+
 @pytest.mark.parametrize("code", ["right", "spoilt"])
 def test_an_offset_of_32_bits_is_caught(tmp_path, code):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

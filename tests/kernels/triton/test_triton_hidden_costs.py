@@ -73,6 +73,10 @@ with FakeTensorMode():
         "sparse_attention_backward": ((q, q, k, v, q, lse, selection), {**lengths, "scale": 0.1}),
         "index_kl": ((q_idx, k_idx, q, k, selection), {**lengths, **scales}),
         "attend": ((q, k, v, q_idx, k_idx), {**lengths, **scales, "topk": 16}),
+        "append_paged": (
+            (empty(2, 1, 4, 128), empty(2, 1, 4, 128), empty(2, 1, 1, 128),
+             store, empty(2000, 4, 128, 128), index_pages), pages
+        ),
         "attend_paged": (
             (few, few_idx, store, store, index_pages), {**pages, **scales, "topk": 16}
         ),
@@ -103,6 +107,7 @@ def watched(operation, change=""):
     [
         ("paged_block_scores", ["score_tile"]),
         ("select_blocks", ["select_tile"]),
+        ("append_paged", ["append_tokens"]),
         ("sparse_decode", ["attend_slots", "merge_tile"]),
         ("attend_paged", ["score_tile", "select_tile", "attend_slots", "merge_tile"]),
         ("sparse_attention", ["attend_slots"]),
