@@ -9,6 +9,7 @@ from __future__ import annotations
 from msa.fast.attention import sparse_attention
 from msa.fast.combining import combine
 from msa.fast.decoding import sparse_decode
+from msa.fast.paged import attend_paged, paged_block_scores
 from msa.fast.pipeline import attend
 from msa.fast.scoring import block_scores
 from msa.fast.selecting import select_blocks
@@ -29,8 +30,10 @@ CAPABILITIES: dict[str, object] = {
 __all__ = [
     "CAPABILITIES",
     "attend",
+    "attend_paged",
     "block_scores",
     "combine",
+    "paged_block_scores",
     "select_blocks",
     "sparse_attention",
     "sparse_decode",

@@ -122,6 +122,11 @@ class Case:
         return {name: DTYPES[dtype] for name, dtype in names.items()}
 
     @property
+    def has_bytes(self) -> bool:
+        """Whether one of the tensors is in E4M3."""
+        return DTYPES[E4M3] in self.dtypes.values()
+
+    @property
     def group_size(self) -> int:
         """R, query heads per group."""
         return self.Hq // self.Hkv

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -38,6 +39,7 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
     suites = options.pick("--suite", args.suite or _default_suites(plan), SUITES)
     check_fixtures(suites)
     session = make_session(command, args, plan)
+    _require_timeable(suites, session)
     gates = runner.read_gates(plan, profile=args.profile, device=args.device)
     header = runner.make_header(command, argv, plan, gates, session)
     mode: Mode = "paired" if session.paired else "alone"
@@ -62,6 +64,21 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
         print_speedups(read_speedups(args.out), stream=sys.stdout)
         print(f"report: {args.out / 'report.html'}")
     return outcome
+
+
+def _require_timeable(suites: Sequence[str], session: Session) -> None:
+    """Own cases in E4M3 are for the correctness suite: the others draw and check wide tensors.
+
+    Raises:
+        ValueError: the case and the suite.
+    """
+    for suite in ("speed", "work"):
+        for case in session.cases or () if suite in suites else ():
+            if case.has_bytes:
+                raise ValueError(
+                    f"--cases: wanted no float8_e4m3fn for the suite {suite}, got it in "
+                    f"{case.name!r}; --suite correctness takes it"
+                )
 
 
 def _default_suites(plan: Plan) -> list[str]:

@@ -1,10 +1,12 @@
 """Conformance in E4M3: passes what is right, catches every wrong meaning of a byte."""
 
+import json
 from typing import ClassVar
 
 import faulty_quantized
 import pytest
 import torch
+from test_gate_end_to_end import bench
 
 import msa_kernels
 from msa_suites.cases import CASES, Case, case_named
@@ -103,6 +105,18 @@ def test_bytes_mean_what_torch_says_they_do():
     factors = torch.tensor([3.0, 0.5])
     wanted = codes.double() * factors.double()[:, None]
     torch.testing.assert_close(meant(codes, factors), wanted, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("suite", ["speed", "work"])
+def test_suites_of_wide_tensors_refuse_own_cases_of_bytes(tmp_path, suite):
+    cases = tmp_path / "cases.jsonl"
+    cases.write_text(json.dumps(case_named("fp8-cache").as_dict()) + "\n")
+    done = bench(tmp_path, "check", "--suite", suite, "--cases", str(cases), "--out", "here")
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert f"--cases: wanted no float8_e4m3fn for the suite {suite}" in said
+    assert "'fp8-cache'; --suite correctness takes it" in said
+    assert not (tmp_path / "here" / "samples.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,29 @@ def scores_of_a_stale_length(right: Given, self: Given, request: int) -> Tensor:
     return keys
 
 
+@fault("cache", "correctness:decode-several")
+@wrapping("msa.fast.paged.paged_block_scores")
+def index_pages_of_the_first_request(
+    right: Given, *tensors: Tensor, page_table: Tensor, **rest: Given
+) -> Given:
+    """The page table of request 0 serves the scores of all requests."""
+    return right(*tensors, page_table=page_table[:1].expand_as(page_table), **rest)
+
+
+@fault("cache", "correctness:decode-several", seen="fla#417")
+@wrapping("msa.fast.paged.paged_block_scores")
+def every_index_query_stands_on_the_last_key(
+    right: Given, q_idx: Tensor, *rest: Tensor, page_table: Tensor, k_lens: Tensor, **more: Given
+) -> Given:
+    """Several index queries of a request are all scored up to its last key."""
+    steps = q_idx.shape[1]
+    parts = [
+        right(q_idx[:, i : i + 1], *rest, page_table=page_table, k_lens=k_lens, **more)
+        for i in range(steps)
+    ]
+    return torch.cat(parts, 1)
+
+
 @fault("cache", "correctness:decode-several", seen="fla#417")
 @wrapping("msa.fast.decoding.sparse_decode")
 def every_query_stands_on_the_last_key(
