@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from msa.checks import require_groups, require_positive
+from msa.checks import require_groups, require_positive, require_scale
 from msa.packing import count_blocks
 
 
@@ -19,8 +19,11 @@ from msa.packing import count_blocks
 class CostShape:
     """One layer. Defaults: the paper's 109B model; ``index_dim`` 128 is inferred from 28.4x.
 
+    Bytes may be a fraction: an NVFP4 element with its share of the scale of 16 has 0.5625.
+
     Raises:
-        ValueError: a size below one, or query heads that are no multiple of the KV heads.
+        ValueError: a size below one, bytes that are no number above zero, or query heads that are
+            no multiple of the KV heads.
     """
 
     q_heads: int = 64
@@ -29,12 +32,17 @@ class CostShape:
     index_dim: int = 128
     block: int = 128
     topk: int = 16
-    element_bytes: int = 2
-    index_element_bytes: int = 2
+    element_bytes: float = 2
+    index_element_bytes: float = 2
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            require_positive(name, value)
+            if name.endswith("bytes"):
+                require_scale(name, value)
+                if not value > 0:
+                    raise ValueError(f"{name}: wanted a number above 0, got {value!r}")
+            else:
+                require_positive(name, value)
         require_groups(self.q_heads, self.kv_heads)
 
     @property

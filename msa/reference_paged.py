@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls, checks
+from msa import calls_paged, checks
 from msa.packing import count_blocks, cumulative
 from msa.quantized import as_stored
 from msa.reference_attention import sparse_attention
@@ -36,7 +36,7 @@ def paged_block_scores(
     Returns:
         float32 ``[B, Q, Hkv, W]``; -inf where a block has no visible token.
     """
-    calls.check_paged_index(q_idx, index_pages, page_table, k_lens)
+    calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens)
     checks.require_scale("scale", scale)
     lengths = k_lens.tolist()
     found = block_scores(
@@ -84,7 +84,7 @@ def sparse_decode(
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
     """
-    calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
+    calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
     checks.require_scale("scale", scale)
     lengths = k_lens.tolist()
     out, lse = sparse_attention(
@@ -148,7 +148,7 @@ def attend_paged(
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32
         ``[B, Q, Hkv, topk]``.
     """
-    calls.check_paged_pipeline(q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens)
+    calls_paged.check_paged_pipeline(q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens)
     checks.require_budget(topk, local_blocks, sink_blocks)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
@@ -206,7 +206,7 @@ def append_paged(
     """
     factors = (k_descale, v_descale, k_idx_descale)
     pools = (k_pages, v_pages, index_pages)
-    calls.check_append(k, v, k_idx, *pools, page_table, k_lens, factors)
+    calls_paged.check_append(k, v, k_idx, *pools, page_table, k_lens, factors)
     block, queries = k_pages.shape[2], k.shape[1]
     for b, length in enumerate(k_lens.tolist()):
         for i in range(queries):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls, checks
+from msa import calls_paged, checks
 from msa.fast.scoring import working_dtype
 from msa.quantized import decode, output_dtype
 
@@ -47,7 +47,7 @@ def sparse_decode(
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
     """
-    calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
+    calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
     checks.require_scale("scale", scale)
     _, steps, heads, dim = q.shape
     groups, block = k_pages.shape[1:3]

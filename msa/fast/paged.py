@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls, checks
+from msa import calls_paged, checks
 from msa.fast.decoding import sparse_decode
 from msa.fast.scoring import score_rows, working_dtype
 from msa.fast.selecting import select_rows
@@ -44,7 +44,7 @@ def paged_block_scores(
         ValueError: a shape, a length or a scale that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls.check_paged_index(q_idx, index_pages, page_table, k_lens)
+    calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens)
     checks.require_scale("scale", scale)
     checks.require_descale("k_idx_descale", k_idx_descale, index_pages, axis=1)
     queries = decode("q_idx", q_idx, q_idx_descale, axis=2, dtype=working_dtype(q_idx))
@@ -111,7 +111,7 @@ def attend_paged(
         ValueError: a shape, a length, a budget or a value that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls.check_paged_pipeline(q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens)
+    calls_paged.check_paged_pipeline(q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens)
     checks.require_budget(topk, local_blocks, sink_blocks)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)

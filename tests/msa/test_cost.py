@@ -36,6 +36,10 @@ def test_decode_ceilings_at_a_million():
     (byte,) = cost.cost_rows(CostShape(index_element_bytes=1), [2**20])
     assert half.decode_ratio == pytest.approx(7.9, abs=0.05)
     assert byte.decode_ratio == pytest.approx(15.5, abs=0.1)
+    # NVFP4: half a byte and a sixteenth of a byte of scale.
+    (nibble,) = cost.cost_rows(CostShape(index_element_bytes=0.5 + 1 / 16), [2**20])
+    attended = 4 * 128 * 2 * 2 * 2048
+    assert nibble.decode_ratio == 4 * 128 * 2 * 2 * 2**20 / (0.5625 * 128 * 2**20 + attended)
 
 
 @given(st.integers(1, 400), st.integers(1, 40), st.integers(1, 6))
@@ -61,6 +65,9 @@ def test_roofline_takes_the_larger_floor():
     ("call", "words"),
     [
         (lambda: CostShape(topk=0), "topk: wanted an int above 0, got int 0"),
+        (lambda: CostShape(element_bytes=0), "element_bytes: wanted a number above 0, got 0"),
+        (lambda: CostShape(index_element_bytes=-1.5), "wanted a number above 0, got -1.5"),
+        (lambda: CostShape(element_bytes="2"), "element_bytes: wanted a finite number, got str"),
         (lambda: CostShape(q_heads=6, kv_heads=4), "multiple of k's 4, got 6"),
         (lambda: cost.cost_rows(PAPER, [0]), "lengths: wanted an int above 0"),
         (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -16,10 +15,9 @@ from test_gate_end_to_end import bench
 
 from msa import fast, reference
 from msa_suites.case import E4M3
-from msa_suites.gpu import running, sanitizing
+from msa_suites.gpu import running
 from msa_suites.gpu.page import markdown
 from msa_suites.gpu.running import REPEATS, repeated_bits, replayed, speed_rows
-from msa_suites.gpu.sanitizing import TOOLS, sanitized
 from msa_suites.gpu.shapes import LENGTHS, Timed, table
 from msa_suites.gpu.timing import MOST, Clock
 
@@ -193,7 +191,7 @@ def test_a_captured_step_that_keeps_old_lengths_is_found():
     assert replayed(timed, paged(), Captures(True))["problem"] == ""
     stale = replayed(timed, paged(), Captures(False))["problem"]
     assert stale == "a captured step differs from a plain one at 129 tokens"
-    assert "wanted work over a cache" in replayed(timed, fast, Captures(True))["problem"]
+    assert "wanted work over a cache" in replayed(timed, changed(), Captures(True))["problem"]
 
 
 def test_the_table_begins_with_the_plain_line_and_a_million_tokens_fit_one_gpu():
@@ -280,61 +278,3 @@ def test_it_needs_nothing_that_a_gpu_machine_lacks(tmp_path):
         [sys.executable, "-P", "-c", script], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture
-def tool(tmp_path, monkeypatch):
-    """A stand-in for compute-sanitizer on PATH, which no CPU machine has: a script of one body."""
-
-    def install(body):
-        folder = tmp_path / "bin"
-        folder.mkdir()
-        script = folder / "compute-sanitizer"
-        script.write_text(f"#!/bin/sh\n{body}\n")
-        script.chmod(0o755)
-        monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-
-    return install
-
-
-def test_the_sanitizer_runs_each_tool_over_a_small_case(tool, tmp_path):
-    tool(f'echo "$@" >> {tmp_path}/asked; exit 0')
-    assert [row["problem"] for row in sanitized("triton", seconds=60)] == ["", ""]
-    asked = (tmp_path / "asked").read_text().splitlines()
-    for line, kind in zip(asked, TOOLS, strict=True):
-        assert line.startswith(f"--tool {kind} --target-processes all --error-exitcode 86 ")
-        assert " -m msa_suites conformance --device cuda --implementation triton --cases " in line
-
-
-def test_the_small_case_runs_every_check_that_it_names(tmp_path):
-    """Without a GPU: on the specification."""
-    cases = tmp_path / "cases.jsonl"
-    cases.write_text("".join(json.dumps(case.as_dict()) + "\n" for case in sanitizing.CASES))
-    checks = [part for check in sanitizing.CHECKS for part in ("--check", check)]
-    done = bench(tmp_path, "conformance", "--implementation", "reference", "--cases", str(cases),
-                 *checks, "--json")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    # Bytes have no gradients and no loss.
-    assert (document["passed"], document["skipped"]) == (2 * len(sanitizing.CHECKS) - 2, 2)
-
-
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ("echo '========= Invalid __global__ read of size 4 bytes'; exit 86",
-         "========= Invalid __global__ read of size 4 bytes"),
-        ("echo 'no such device' >&2; exit 3", "ended with 3: no such device"),
-        ("sleep 9", "not measured: it took more than 1 s"),
-    ],
-)  # fmt: skip
-def test_what_the_sanitizer_finds_is_said(tool, body, words):
-    tool(body)
-    assert [row["problem"] for row in sanitized("triton", seconds=1)] == [words] * 2
-
-
-def test_without_the_sanitizer_it_says_so(monkeypatch):
-    monkeypatch.setattr(sanitizing, "_find", lambda: None)
-    wanted = "wanted compute-sanitizer on PATH or in CUDA_HOME/bin, got none"
-    problems = {row["problem"] for row in sanitized("triton", seconds=1)}
-    assert problems == {f"not measured: {wanted}"}

@@ -17,11 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--index-dim", "index_dim", 128, "index dim Di"),
         ("--block", "block", 128, "tokens per block Bk"),
         ("--topk", "topk", 16, "blocks kept k"),
-        ("--bytes", "element_bytes", 2, "bytes of a cached element"),
-        ("--index-bytes", "index_element_bytes", 2, "bytes of a cached index element"),
+    )
+    stored = (
+        ("--bytes", "element_bytes", "bytes of a cached element"),
+        ("--index-bytes", "index_element_bytes", "bytes of a cached index element: 1 in FP8"),
     )
     for flag, name, default, text in sizes:
         parser.add_argument(flag, dest=name, type=positive, default=default, help=text)
+    for flag, name, text in stored:
+        parser.add_argument(flag, dest=name, type=float, default=2, help=text)
     parser.add_argument(
         "--lengths",
         type=positive,

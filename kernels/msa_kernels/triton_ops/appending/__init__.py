@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls
+from msa import calls_paged
 from msa.quantized import E4M3
 from msa_kernels.triton_ops.appending.kernel import append_tokens
 from msa_kernels.triton_ops.limits import INTERPRETED, on, require_sizes, require_tensors
@@ -37,7 +37,7 @@ def append_paged(
     """
     tensors = (k, v, k_idx, k_pages, v_pages, index_pages)
     factors = (k_descale, v_descale, k_idx_descale)
-    calls.check_append(*tensors, page_table, k_lens, factors, read=INTERPRETED)
+    calls_paged.check_append(*tensors, page_table, k_lens, factors, read=INTERPRETED)
     require_tensors(
         k=k, v=v, k_idx=k_idx, k_pages=k_pages, v_pages=v_pages, index_pages=index_pages,
         page_table=page_table, k_lens=k_lens,

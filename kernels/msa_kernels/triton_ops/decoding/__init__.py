@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls, checks
+from msa import calls, calls_paged, checks
 from msa.quantized import output_dtype
 from msa_kernels.triton_ops.attention.query_outer import Factors, attend_pages
 from msa_kernels.triton_ops.limits import INTERPRETED, require_sizes, require_tensors
@@ -51,7 +51,7 @@ def sparse_decode(
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, read=INTERPRETED)
+    calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, read=INTERPRETED)
     factors = (q_descale, k_descale, v_descale)
     _check_factors(q, k_pages, v_pages, factors)
     checks.require_scale("scale", scale)
@@ -127,7 +127,7 @@ def attend_paged(
         ValueError: a shape, a length, a size or a budget that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls.check_paged_pipeline(
+    calls_paged.check_paged_pipeline(
         q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens, read=INTERPRETED
     )
     factors = (q_descale, k_descale, v_descale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls, checks
+from msa import calls, calls_paged, checks
 from msa.packing import block_columns
 from msa_kernels.triton_ops.limits import INTERPRETED, require_sizes, require_tensors
 from msa_kernels.triton_ops.scoring.launching import score_pages, score_rows
@@ -96,7 +96,7 @@ def paged_block_scores(
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls.check_paged_index(q_idx, index_pages, page_table, k_lens, read=INTERPRETED)
+    calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens, read=INTERPRETED)
     check_factors(q_idx, index_pages, q_idx_descale, k_idx_descale)
     checks.require_scale("scale", scale)
     require_tensors(q_idx=q_idx, index_pages=index_pages, page_table=page_table, k_lens=k_lens)
