@@ -47,6 +47,7 @@ def paged_block_scores(
     calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens)
     checks.require_scale("scale", scale)
     checks.require_descale("k_idx_descale", k_idx_descale, index_pages, axis=1)
+    factor = None if k_idx_descale is None else k_idx_descale[:, None, None]
     queries = decode("q_idx", q_idx, q_idx_descale, axis=2, dtype=working_dtype(q_idx))
     wide = working_dtype(queries)
     shape = (*q_idx.shape[:3], page_table.shape[1])
@@ -54,8 +55,9 @@ def paged_block_scores(
     block = index_pages.shape[2]
     for b, length in enumerate(k_lens.tolist()):
         used = page_table[b, : count_blocks(length, block)].long()
-        keys = decode("k_idx", index_pages[used], k_idx_descale, axis=1, dtype=wide)
-        packed = keys.to(wide).transpose(0, 1).flatten(1, 2)  # [H, S, Di]
+        keys = index_pages[used].to(wide)
+        keys = keys if factor is None else keys.mul_(factor)
+        packed = keys.transpose(0, 1).flatten(1, 2)  # [H, S, Di]
         found = score_rows(queries[b], packed, length - q_idx.shape[1], block, scale)
         scores[b, ..., : found.shape[2]] = found
     return scores

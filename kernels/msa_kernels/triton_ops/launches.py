@@ -43,8 +43,8 @@ def launches(
         for name, many in (("q", heads), ("k", groups), ("q_idx", groups), ("k_idx", 1))
     }
 
-    def of(*tensors: tuple[str, Tensor]) -> Any:  # noqa: ANN401 - a pair or a triple
-        return tuple(factors[name] if x.dtype == E4M3 else None for name, x in tensors)
+    def of(name: str, x: Tensor) -> Tensor | None:
+        return factors[name] if x.dtype == E4M3 else None
 
     packing: dict[str, Any] = {
         "cu_q": cumulative([_ROWS]),
@@ -57,11 +57,11 @@ def launches(
     out, lse = torch.zeros_like(q, dtype=output_dtype(q)), torch.zeros(_ROWS, heads)
     scores = torch.zeros(_ROWS, groups, _KEYS // block)
     q_idx, k_idx = q[:, :groups].contiguous(), k[:, :1].contiguous()
-    pair = of(("q_idx", q_idx), ("k_idx", k_idx))
+    pair = (of("q_idx", q_idx), of("k_idx", k_idx))
     score_rows(q_idx, k_idx, scores, 0, **packing, scale=0.1, factors=pair)
     select_rows(scores, selection, 0, **packing, local_blocks=1, sink_blocks=0)
     for way in (query_outer, key_outer):
-        triple = of(("q", q), ("k", k), ("k", v))
+        triple = (of("q", q), of("k", k), of("k", v))
         way.attend_packed(q, k, v, selection, out, lse, **packing, scale=0.1, factors=triple)
     cached = getattr(torch, cache_dtype or dtype)
     k_pages, v_pages = torch.zeros(2, _KEYS // block, groups, block, dim, dtype=cached)
@@ -71,7 +71,7 @@ def launches(
     }
     few = torch.zeros(_REQUESTS, 1, groups, _KEYS // block)
     asked = q_idx[:_REQUESTS, None].to(cached)
-    pair = of(("q_idx", asked), ("k_idx", k_pages))
+    pair = (of("q_idx", asked), of("k_idx", k_pages))
     score_pages(asked, k_pages[:, :1], few, **pages, scale=0.1, factors=pair)
     chosen = selection[:_REQUESTS, None]
     forced = {"local_blocks": 1, "sink_blocks": 0}
@@ -81,7 +81,7 @@ def launches(
         q[some], k_pages, v_pages, selection[some], out[some], lse[some],
         **pages,
         scale=0.1,
-        factors=of(("q", q), ("k", k_pages), ("k", v_pages)),
+        factors=(of("q", q), of("k", k_pages), of("k", v_pages)),
     )  # fmt: skip
     if q.dtype == E4M3:
         return  # new tokens are not, and gradients neither
@@ -89,7 +89,7 @@ def launches(
     put_tokens(
         new_k, new_v, new_index, k_pages, v_pages, k_pages[:, :1],
         **pages,
-        factors=of(("k", k_pages), ("k", v_pages), ("k_idx", k_pages)),
+        factors=(of("k", k_pages), of("k", v_pages), of("k_idx", k_pages)),
     )  # fmt: skip
     differentiate(out, q, k, v, out, lse, selection, **packing, scale=0.1)
     align(q_idx, k_idx, q, k, selection, **packing, scale=0.1, index_scale=0.1)

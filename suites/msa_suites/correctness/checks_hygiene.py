@@ -20,8 +20,12 @@ from msa_suites.hostile import with_gaps
 
 #: With the arguments of a packed forward, and judged against what is right in every check.
 _FORWARD = ("block_scores", "select_blocks", "sparse_attention", "attend")
-#: Those that take a scale.
-_SCALED = ("block_scores", "sparse_attention", "attend")
+#: Those that take a scale, and their queries: place among the tensors, and name.
+_QUERIES = {
+    "block_scores": {0: "q_idx"},
+    "sparse_attention": {0: "q"},
+    "attend": {0: "q", 3: "q_idx"},
+}
 #: Held against their own plain result here, and against what is right in their own checks.
 _OTHERS = (*checks_paged.OPERATIONS, "combine", "sparse_attention_backward", "index_kl")
 
@@ -106,18 +110,17 @@ def fresh_outputs(t: Trial) -> None:
 
 def scales(t: Trial) -> None:
     """The scale that is given is used: half the queries at twice the scale change nothing."""
-    for operation, (tensors, keywords) in _calls(t, _SCALED):
+    for operation, (tensors, keywords) in _calls(t, tuple(_QUERIES)):
         doubled: dict[str, object] = {
             name: 2 * value
             for name, value in keywords.items()
             if name in ("scale", "index_scale") and isinstance(value, float)
         }
         halved = list(tensors)
-        for i in (0, 3) if operation == "attend" else (0,):
-            name = f"{'q' if i == 0 and operation != 'block_scores' else 'q_idx'}_descale"
-            factor = keywords.get(name)
+        for i, name in _QUERIES[operation].items():
+            factor = keywords.get(f"{name}_descale")
             if isinstance(factor, Tensor):  # bytes have no halves
-                doubled[name] = factor / 2
+                doubled[f"{name}_descale"] = factor / 2
             else:
                 halved[i] = tensors[i] / 2
         result = t.run(operation, (tuple(halved), {**keywords, **doubled}))

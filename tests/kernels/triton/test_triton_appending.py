@@ -132,7 +132,7 @@ def test_bytes_mean_what_was_written():
 
 
 REFUSED = [
-    ({"k": torch.zeros(4, 1, 3, 64)}, "wanted shape"),
+    ({"k": torch.zeros(4, 1, 3, 64)}, "v: wanted shape .4, 1, 3, 64."),
     ({"v": torch.zeros(4, 1, 2, 32)}, "v: wanted shape .4, 1, 2, 64."),
     ({"k_idx": torch.zeros(4, 2, 1, 32)}, "k_idx: wanted shape .4, 1, 1 or Hkv, Di."),
     ({"k_lens": torch.tensor([40, 0, 16, 17], dtype=torch.int32)}, "k_lens: wanted 1 to"),
