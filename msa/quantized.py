@@ -14,6 +14,7 @@ from msa.checks import E4M3, came, require_descale
 __all__ = ["E4M3", "as_stored", "decode", "output_dtype", "quantize"]
 
 _LARGEST = torch.finfo(E4M3).max
+_LEAST = torch.finfo(torch.float32).tiny
 
 
 def quantize(x: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
@@ -24,7 +25,8 @@ def quantize(x: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
         axis: of the heads.
 
     Returns:
-        E4M3 of x's shape, and float32 ``[heads]``; the factor of a head of zeros is 1.
+        E4M3 of x's shape, and float32 ``[heads]``, above 0; the factor of a head of zeros is 1, and
+        none is below the least normal number.
 
     Raises:
         TypeError: a tensor of ints.
@@ -36,7 +38,8 @@ def quantize(x: Tensor, *, axis: int) -> tuple[Tensor, Tensor]:
         raise ValueError(f"axis: wanted one of the {x.ndim} axes of x, got {axis}")
     rest = [other for other in range(x.ndim) if other != axis % x.ndim]
     largest = x.float().abs().nan_to_num(nan=0.0).amax(rest)
-    descale = torch.where(largest > 0, largest / _LARGEST, 1.0)
+    # A quotient below the normal numbers loses its digits, and at last becomes a factor of zero.
+    descale = torch.where(largest > 0, (largest / _LARGEST).clamp_min(_LEAST), 1.0)
     return _nearest(x.float() / _beside(descale, x, axis)), descale
 
 
