@@ -49,6 +49,21 @@ def test_conformance_that_could_run_nothing_is_no_verdict(folder):
     assert "wanted one that runs a check, got theirs" in done.stderr
 
 
+def test_one_case_is_checked_alone_whatever_its_profile(folder):
+    (folder / "theirs.py").write_text("from msa.fast import attend\n")
+    theirs = ["conformance", "--implementation", "theirs", "--json"]
+    # A single token, below any budget, beside a case of the standard profile.
+    both = bench(folder, *theirs, "--case", "length-1", "--case", "length-8193")
+    document = json.loads(both.stdout)
+    assert (document["failed"], document["passed"]) == (0, 2), both.stderr
+    nothing = bench(folder, *theirs, "--case", "length-1", "--check", "decode")
+    assert nothing.returncode == 2
+    assert "--case: wanted one that --check decode is for, got length-1" in nothing.stderr
+    unknown = bench(folder, *theirs, "--case", "length-2")
+    assert unknown.returncode == 2
+    assert "did you mean length-1" in unknown.stderr
+
+
 def test_work_is_counted_within_the_limits(folder):
     ours = ["--implementation", "theirs", "--base-path", ".", "--head-path", "."]
     done = bench(folder, "gate", *ours, "--suite", "work", "--out", "run", "--json")

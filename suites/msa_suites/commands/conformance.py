@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msa_suites.commands import options
+
+if TYPE_CHECKING:
+    from msa_suites.cases import Case
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_profile(parser)
     options.add_device(parser)
     options.add_only(parser, "--check", "only this check")
+    options.add_only(parser, "--case", "only this case, of whatever profile")
     parser.add_argument("--cases", type=Path, metavar="FILE", help="own shapes as JSON lines")
     parser.add_argument("--python", metavar="PYTHON", help="interpreter that has it")
     parser.add_argument("--path", metavar="DIR", help="folder to import it from")
@@ -30,20 +36,22 @@ def run(args: argparse.Namespace) -> int:
     from msa_suites.plan import plan_conformance
     from msa_suites.session import Session
 
+    cases = tuple(load_cases(args.cases)) if args.cases else None
+    cells = _cells(args, cases) if args.case else None
     plan = plan_conformance(args)
     with runner.progress("conformance", options.stderr_console()) as say:
         session = Session(
             sides=plan.sides,
-            profile=args.profile,
+            profile="full" if args.case else args.profile,
             device=args.device,
             threads=args.threads,
             timeout=args.timeout,
             memory=args.memory,
-            cases=tuple(load_cases(args.cases)) if args.cases else None,
+            cases=cases,
             judge_paths=plan.judge_paths,
             say=say,
         )
-        results = list(check_side(session, "head", only=tuple(args.check or ())))
+        results = list(check_side(session, "head", only=tuple(args.check or ()), cells=cells))
     document = to_document(
         results, implementation=args.implementation, more={"ran": session.ran("head")}
     )
@@ -57,6 +65,26 @@ def run(args: argparse.Namespace) -> int:
             f"all {document['skipped']} were skipped: the cases are outside of what it declares"
         )
     return 0 if conforms(results) else 1
+
+
+def _cells(args: argparse.Namespace, own: Sequence[Case] | None) -> set[tuple[str, str]]:
+    """The checks of the cases that ``--case`` names, as ``check_side`` wants them.
+
+    Raises:
+        ValueError: no such case, or none of the checks is for it.
+    """
+    from msa_suites.correctness import run
+
+    table = run.plan(profile="full", only=tuple(args.check or ()), cases=own)
+    every = run.plan(profile="full", cases=own)
+    options.pick("--case", args.case, [case.name for case, _ in every])
+    cells = {(name, case.name) for case, names in table for name in names if case.name in args.case}
+    if not cells:
+        raise ValueError(
+            f"--case: wanted one that --check {', '.join(args.check)} is for, "
+            f"got {', '.join(args.case)}"
+        )
+    return cells
 
 
 def _print(document: dict[str, object]) -> None:
