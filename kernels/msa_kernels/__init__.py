@@ -43,7 +43,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "torch": "msa.fast",
     "triton": "msa_kernels.triton_ops",
     "dense_sdpa": "msa_kernels.adapters.dense_sdpa",
-    "minimax_m3": "msa_kernels.adapters.minimax_m3",
+    "transformers": "msa_kernels.adapters.transformers_m3",
 }
 
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,8 @@ class Identity:
     Attributes:
         name: dotted name of the module, with the object where there is one.
         distribution: installed distribution that holds it, "" where there is none.
-        version: of the distribution or the top module, "" where neither tells.
+        version: of the distribution or the top module, "" where neither tells; an adapter's also
+            names the distributions that it lists in ``RUNS``, whose code it really runs.
         file: of the module, "" where it has none.
         sha256: of that file, or of all Python files of a package; "" without a file.
     """
@@ -58,10 +60,19 @@ def identity_of(implementation: object) -> Identity:
     version = str(getattr(sys.modules.get(top), "__version__", ""))
     if not version and distribution:
         version = metadata.version(distribution)
+    version = " with ".join([version, *_versions(getattr(module, "RUNS", ()))]).strip()
     file = getattr(module, "__file__", None)
     if not file:
         return Identity(name, distribution, version, "", "")
     return Identity(name, distribution, version, str(Path(file)), _digest(Path(file)))
+
+
+def _versions(distributions: tuple[str, ...]) -> Iterator[str]:
+    for name in distributions:
+        try:
+            yield f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            yield f"{name} of no known version"
 
 
 def _digest(file: Path) -> str:

@@ -114,7 +114,7 @@ def test_the_whole_run_fails_on_the_named_faults(fault, face, materials):
     ("fault", "cause"),
     [
         (MeanPool, "the mean of a block's scores"),
-        (SharedByMaximum, "all groups share one selection"),
+        (SharedByMaximum, "one selection for all groups"),
         (LocalNotForced, "the local block is not forced"),
         (FutureOfLocalBlock, "future tokens of the local block"),
         (AllZero, "all zero"),

@@ -62,7 +62,7 @@ def _score_cause(t: Trial, got: Tensor, truth: Tensor) -> str:
     if torch.allclose(got[finite], truth[finite] / case.index_scale, rtol=1e-3):
         return "the scale is missing"
     if bool((got == got[:, :1]).all()) and case.Hkv > 1:
-        return "all groups share one score"
+        return "one selection for all groups: their scores are equal"
     if bool((got[finite] <= truth[finite] + 1e-3).all()):
         return "not the maximum over the block's visible tokens (the mean? a part of the block?)"
     if bool((got[finite] >= truth[finite] - 1e-3).all()):

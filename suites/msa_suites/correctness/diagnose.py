@@ -63,7 +63,7 @@ class Mistake:
 RIGHT = Mistake("")
 SELECTING = (
     Mistake("the mean of a block's scores is taken instead of the maximum", pooling="mean"),
-    Mistake("all groups share one selection", shared=True),
+    Mistake("one selection for all groups", shared=True),
     Mistake("the local block is not forced", forced=False),
     Mistake("everything is attended, nothing selected", dense=True),
     Mistake("one block too few is kept", budget=-1),
@@ -90,7 +90,7 @@ def likely_cause(evidence: Evidence, wrong: Mismatch) -> str:
         kept = as_mask(evidence.selection, m.scores.shape[-1])
         theirs = as_mask(m.selection[evidence.where], m.scores.shape[-1])
         if kept.shape[1] > 1 and _alike(kept) and not _alike(theirs):
-            return "all groups share one selection"
+            return "one selection for all groups"
         swapped = _swapped(evidence.selection)
         if swapped is not None and bool((as_mask(swapped, kept.shape[-1]) == theirs).all()):
             return "the layout is swapped: [H, T, k] for [T, H, k]"

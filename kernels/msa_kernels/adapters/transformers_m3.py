@@ -4,11 +4,15 @@ Two ways in. ``model`` runs a whole attention layer with given weights. ``attend
 queries and keys to the released indexer's scoring and selection, past its projections, norms and
 rotation, and attends as the model does, under a dense mask. It selects by descending score with
 the local block first. Written for reading, not for speed: it builds a mask over all keys.
+
+The release that is installed is tested as it is: transformers 5.12 takes the maximum over the
+index heads and so has one selection for all groups (huggingface/transformers#46762).
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -31,9 +35,8 @@ CAPABILITIES: dict[str, object] = {
     "left_padding": False,
     "exact_scores": True,
 }
-
-#: Older releases collapse the index heads into one selection for all groups.
-_FIRST_RIGHT = (5, 13)
+#: Distributions whose code this runs; the record of a run names their versions.
+RUNS = ("transformers",)
 
 
 def unavailable() -> str | None:
@@ -41,10 +44,9 @@ def unavailable() -> str | None:
     try:
         version = importlib.metadata.version("transformers")
     except importlib.metadata.PackageNotFoundError:
-        return "wanted transformers >= 5.13, got none"
-    numbers = tuple(int(part) for part in version.split(".")[:2])
-    if numbers < _FIRST_RIGHT:
-        return f"wanted transformers >= 5.13, got {version}"
+        return "wanted transformers with minimax_m3_vl (5.12 or newer), got none"
+    if importlib.util.find_spec("transformers.models.minimax_m3_vl") is None:
+        return f"wanted transformers with minimax_m3_vl (5.12 or newer), got {version}"
     return None
 
 
@@ -92,9 +94,13 @@ def _text_config(shape: LayerShape, config: MSAConfig) -> Any:  # noqa: ANN401 -
     return made
 
 
-def _packed_selection(found: Tensor, topk: int) -> Tensor:
-    """Ids ``[1, Hkv, T, at most topk]`` of the model as int32 ``[T, Hkv, topk]``."""
-    ids = found[0].transpose(0, 1).int()
+def _packed_selection(found: Tensor, groups: int, topk: int) -> Tensor:
+    """Ids ``[1, Hkv, T, at most topk]`` of the model as int32 ``[T, Hkv, topk]``.
+
+    Without the second axis they are one selection, which every group then has.
+    """
+    every = found if found.ndim == 4 else found[:, None].expand(-1, groups, -1, -1)
+    ids = every[0].transpose(0, 1).int()
     return nn.functional.pad(ids, (0, topk - ids.shape[-1]), value=-1)
 
 
@@ -137,7 +143,7 @@ def model(
         positions = s.positions(hidden.device)[None]
         out, _ = layer(states, rotary(states, positions), None, position_ids=positions)
         outs.append(out[0])
-    chosen = [_packed_selection(found, config.topk) for found in selections]
+    chosen = [_packed_selection(found, shape.kv_heads, config.topk) for found in selections]
     return torch.cat(outs), torch.cat(chosen)
 
 
@@ -153,7 +159,7 @@ class _Given(nn.Module):
 
 
 def _select(indexer: Any, s: Segment, q_idx: Tensor, k_idx: Tensor) -> Tensor:  # noqa: ANN401 - transformers is untyped
-    """Run the indexer behind its projections; ids ``[1, Hkv, q_len, at most topk]``."""
+    """Run the indexer behind its projections; ids as :func:`_packed_selection` wants them."""
     queries, keys = q_idx[s.q_start : s.q_stop], k_idx[s.k_start : s.k_stop]
     dim = queries.shape[-1]
     indexer.q_proj, indexer.k_proj = (
@@ -215,7 +221,7 @@ def attend(
             continue
         rows, keys = slice(s.q_start, s.q_stop), slice(s.k_start, s.k_stop)
         found = _select(indexer, s, q_idx, k_idx)
-        selection[rows] = _packed_selection(found, topk)
+        selection[rows] = _packed_selection(found, groups, topk)
         mask = indexer.build_block_mask(
             found, None, s.k_len, q.dtype, q.device, s.positions(q.device)[None]
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+
 import pytest
 import torch
 from layer_weights import random_weights
@@ -11,8 +14,8 @@ from msa import reference
 from msa.config import MSAConfig
 from msa.layer import LayerShape, attention_layer, layer_inputs
 from msa.packing import cumulative, segments
-from msa_kernels import load
-from msa_kernels.adapters import minimax_m3
+from msa_kernels import identity, load
+from msa_kernels.adapters import transformers_m3
 
 SHAPE = LayerShape(hidden_size=48, q_heads=8, kv_heads=4, head_dim=16, rotary_dim=8)
 CONFIG = MSAConfig(block=8, topk=3, index_dim=16)
@@ -56,7 +59,7 @@ def differing_rows(got, want, scores, bound):
 def test_selection_and_output_agree(operations, seed):
     hidden, weights, cu = drawn(seed)
     kwargs = {"cu": cu, "shape": SHAPE, "config": CONFIG}
-    want, want_selection = minimax_m3.model(hidden, weights, **kwargs)
+    want, want_selection = transformers_m3.model(hidden, weights, **kwargs)
     got, selection = attention_layer(hidden, weights, operations=operations, **kwargs)
     scores, bound = scores_and_bound(hidden, weights, cu)
     assert differing_rows(selection, want_selection, scores, bound) == 0
@@ -70,7 +73,7 @@ def test_selection_and_output_agree(operations, seed):
 def test_groups_choose_differently():
     """Else the control below would show nothing."""
     hidden, weights, cu = drawn()
-    _, selection = minimax_m3.model(hidden, weights, cu=cu, shape=SHAPE, config=CONFIG)
+    _, selection = transformers_m3.model(hidden, weights, cu=cu, shape=SHAPE, config=CONFIG)
     beyond = torch.cat([s.positions() for s in segments(cu, cu)]) >= 3 * 8
     chosen = selection[beyond].sort(-1).values
     assert float((chosen == chosen[:, :1]).all(-1).all(-1).float().mean()) < 0.5
@@ -79,7 +82,7 @@ def test_groups_choose_differently():
 def test_collapsed_index_heads_are_seen():
     """What releases before 5.13 do: one selection for all groups, the best over the heads."""
     hidden, weights, cu = drawn()
-    _, want = minimax_m3.model(hidden, weights, cu=cu, shape=SHAPE, config=CONFIG)
+    _, want = transformers_m3.model(hidden, weights, cu=cu, shape=SHAPE, config=CONFIG)
     scores, bound = scores_and_bound(hidden, weights, cu)
     collapsed = scores.amax(1, keepdim=True).expand_as(scores).contiguous()
     got = reference.select_blocks(collapsed, cu_q=cu, cu_k=cu, block=8, topk=3)
@@ -93,7 +96,7 @@ def test_the_gain_of_every_norm_counts(name):
     """A norm without its ``1 + w`` moves the output or the selection."""
     hidden, weights, cu = drawn()
     kwargs = {"cu": cu, "shape": SHAPE, "config": CONFIG}
-    want, want_selection = minimax_m3.model(hidden, weights, **kwargs)
+    want, want_selection = transformers_m3.model(hidden, weights, **kwargs)
     broken = {**weights, name: torch.zeros_like(weights[name])}
     got, selection = attention_layer(hidden, broken, operations=reference, **kwargs)
     assert not torch.allclose(got, want, atol=1e-3) or not torch.equal(
@@ -105,7 +108,7 @@ def test_bfloat16_layer_agrees_within_its_precision():
     hidden, weights, cu = drawn()
     hidden, weights = hidden.bfloat16(), {n: w.bfloat16() for n, w in weights.items()}
     kwargs = {"cu": cu, "shape": SHAPE, "config": MSAConfig(block=8, topk=16, index_dim=16)}
-    want, _ = minimax_m3.model(hidden, weights, **kwargs)
+    want, _ = transformers_m3.model(hidden, weights, **kwargs)
     got, _ = attention_layer(hidden, weights, operations=reference, **kwargs)
     assert got.dtype == torch.bfloat16
     assert float((got - want).float().norm() / want.float().norm()) < 2e-2
@@ -124,7 +127,7 @@ class TestAttend:
         k_idx = torch.randn(sum(LENGTHS), 1, 16, generator=draw)
         kwargs = {"block": 8, "topk": 3, "local_blocks": 1, "scale": 0.25, "index_scale": 0.25}
         kept = [x.clone() for x in (q, k, v, q_idx, k_idx)]
-        out, selection = load("minimax_m3").attend(
+        out, selection = load("transformers").attend(
             q, k, v, q_idx, k_idx, cu_q=cu_q, cu_k=cu_k, **kwargs
         )
         want, want_selection = reference.attend(
@@ -143,23 +146,37 @@ class TestAttend:
         x, cu = torch.zeros(4, 2, 4), cumulative([4])
         kwargs = {"cu_q": cu, "cu_k": cu, "block": 2, "topk": 2, "scale": 1.0, "index_scale": 1.0}
         with pytest.raises(ValueError, match=r"^sink_blocks: wanted 0"):
-            minimax_m3.attend(x, x, x, x, x[:, :1], sink_blocks=1, **kwargs)
+            transformers_m3.attend(x, x, x, x, x[:, :1], sink_blocks=1, **kwargs)
         with pytest.raises(ValueError, match=r"^k_idx: wanted 1 head"):
-            minimax_m3.attend(x, x, x, x, x, **kwargs)
+            transformers_m3.attend(x, x, x, x, x, **kwargs)
 
 
 def test_index_narrower_than_the_rotation_is_refused():
     hidden, weights, cu = drawn()
     narrow = MSAConfig(block=8, topk=3, index_dim=4)
     with pytest.raises(ValueError, match=r"^index_dim: wanted at least the 8 rotated channels"):
-        minimax_m3.model(hidden, weights, cu=cu, shape=SHAPE, config=narrow)
+        transformers_m3.model(hidden, weights, cu=cu, shape=SHAPE, config=narrow)
+
+
+def test_the_record_names_the_release_that_ran():
+    release = importlib.metadata.version("transformers")
+    assert identity(load("transformers")).version.endswith(f"with transformers {release}")
 
 
 @pytest.mark.parametrize(
-    ("version", "reason"),
-    [("5.12.1", "got 5.12.1"), ("4.57.0", "got 4.57.0"), ("5.13.0", None), ("6.0.0.dev0", None)],
+    ("installed", "words"), [(True, "got 5."), (False, "got none")], ids=["too old", "none"]
 )
-def test_old_releases_are_refused(monkeypatch, version, reason):
-    monkeypatch.setattr(minimax_m3.importlib.metadata, "version", lambda _: version)
-    why = minimax_m3.unavailable()
-    assert why is None if reason is None else why is not None and reason in why
+def test_transformers_without_the_model_is_refused(monkeypatch, installed, words):
+    assert transformers_m3.unavailable() is None
+
+    def version(_):
+        if installed:
+            return "5.11.0"
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    why = transformers_m3.unavailable()
+    assert why is not None
+    assert "5.12 or newer" in why
+    assert words in why
