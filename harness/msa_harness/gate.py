@@ -41,6 +41,7 @@ class Gate:
         must_not_decrease: exact: a decrease is a REGRESSION too.
         floor: Least mean of head when it is judged alone.
         ceiling: Greatest mean of head when it is judged alone. report: above it the run is INVALID.
+        means: exact: what an increase most likely comes from, in words; empty for none.
     """
 
     series: str
@@ -63,6 +64,7 @@ class Gate:
     must_not_decrease: bool = False
     floor: float | None = None
     ceiling: float | None = None
+    means: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what cannot judge."""

@@ -26,7 +26,7 @@ def judge_hard(series: Series) -> SeriesVerdict:
         note = f"{len(failed)} of {len(head)} checks failed: {shown(failed)}"
         if also:
             note += f" (base fails {len(also)} of them too)"
-        return counted(Verdict.REGRESSION, note)
+        return replace(counted(Verdict.REGRESSION, note), repro=failed[0].repro)
     problem = lost_items(series)
     if problem is not None:
         return problem
@@ -49,15 +49,14 @@ def judge_exact(series: Series) -> SeriesVerdict:
     changes = {item: sign * _change(base[item], head[item]) for item in items}
     up, down = max(items, key=lambda i: changes[i]), min(items, key=lambda i: changes[i])
     text = "{0}: {1:g} on base, {2:g} on head".format
-    verdict, at = Verdict.PASS, up
+    verdict, at, why = Verdict.PASS, up, ""
     if changes[up] > gate.threshold:
-        verdict = Verdict.REGRESSION
+        verdict, why = Verdict.REGRESSION, gate.means and f"; likely cause: {gate.means}"
     elif changes[down] < -gate.threshold:
-        at = down
-        verdict = Verdict.REGRESSION if gate.must_not_decrease else Verdict.IMPROVED
-    note = "" if verdict is Verdict.PASS else text(at, base[at], head[at])
-    if verdict is Verdict.REGRESSION and at == down:
-        note += "; what should be counted here is missing"
+        at, verdict = down, Verdict.IMPROVED
+        if gate.must_not_decrease:
+            verdict, why = Verdict.REGRESSION, "; what should be counted here is missing"
+    note = "" if verdict is Verdict.PASS else text(at, base[at], head[at]) + why
     effect = changes[at] if base[at] != 0 or changes[at] == 0 else None
     return replace(
         series.verdict(verdict, note),

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
@@ -19,6 +20,7 @@ from msa_suites.cases import load_cases
 from msa_suites.commands import options
 from msa_suites.fixtures import check_fixtures
 from msa_suites.plan import Plan
+from msa_suites.repeating import repeat_check
 from msa_suites.session import Session
 
 #: Options that a command which repeats a series must carry, where they are not the default.
@@ -123,4 +125,5 @@ def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
         cases=tuple(load_cases(args.cases)) if args.cases else None,
         judge_paths=plan.judge_paths,
         repro=lambda suite: f"msa-bench {command} --suite {suite} {tail}",
+        repeat_check=partial(repeat_check, args),
     )

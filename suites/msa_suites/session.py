@@ -62,6 +62,7 @@ class Session:
         withheld: those of them in which head kept an optional result to itself.
         say: told what is going on, for the progress display.
         repro: command that repeats a series, by suite.
+        repeat_check: command that repeats a check of the correctness suite on a case.
         gates: the table that judges, which says how many pairs to time.
         may_differ: versions that may differ between the sides of a timed suite.
         forked: workers share their imports: for hundreds of short ones of this Python.
@@ -83,6 +84,7 @@ class Session:
     withheld: frozenset[Key] = frozenset()
     say: Callable[[str], None] = lambda _text: None
     repro: Callable[[str], str] = lambda _suite: ""
+    repeat_check: Callable[[str, str], str] = lambda _check, _case: ""
     gates: GateTable | None = None
     may_differ: frozenset[str] = frozenset()
     forked: bool = False

@@ -38,6 +38,7 @@ must_not_decrease = true
 series = "work/*"
 method = "exact"
 threshold = 0.01
+means = "a dense path"
 [[gate]]
 series = "quality/*/dense"
 method = "report"

@@ -204,6 +204,21 @@ def test_counts_are_exact(name, base, head, verdict, effect):
     json.dumps(one.to_json(), allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "said", "unsaid"),
+    [
+        ("work/flops", 110.0, "likely cause: a dense path", "missing"),
+        ("work/attended_tokens", 101.0, "101 on head", "missing"),
+        ("work/attended_tokens", 99.0, "what should be counted here is missing", "likely cause"),
+    ],
+)
+def test_a_count_of_one_case_says_what_its_change_means(name, head, said, unsaid):
+    rows = [Sample("work", name, s, "n", "case", v) for s, v in (("base", 100.0), ("head", head))]
+    note = verdict_of(rows, name).note
+    assert said in note
+    assert unsaid not in note
+
+
 def test_an_increase_is_not_hidden_by_a_decrease_elsewhere():
     rows = [
         Sample("work", "work/flops", s, "n", c, v)

@@ -24,8 +24,12 @@ RESULTS = [
 ]
 
 
+def again(check, case):
+    return f"again {check} {case}"
+
+
 def test_samples_carry_one_zero_and_none():
-    samples = to_samples(RESULTS, subject="head", ran="x 1", repro="again")
+    samples = to_samples(RESULTS, subject="head", ran="x 1", repro=again)
     assert [s.value for s in samples] == [1.0, 0.0, None]
     assert [s.series for s in samples] == [
         "correctness/scores",
@@ -35,19 +39,22 @@ def test_samples_carry_one_zero_and_none():
     assert [s.item for s in samples] == ["a", "b", "a"]
     assert samples[1].detail == "scores: wrong"
     assert {(s.suite, s.unit, s.subject, s.ran, s.repro) for s in samples} == {
-        ("correctness", "check", "head", "x 1", "again")
+        ("correctness", "check", "head", "x 1", f"again {check} {case}")
+        for check, case in (("scores", "a"), ("scores", "b"), ("combine", "a"))
     }
 
 
 def test_the_document_has_the_shape_that_scripts_rely_on():
-    document = to_document(RESULTS, implementation="torch")
+    document = to_document(RESULTS, implementation="torch", repeat=again)
     assert {k: document[k] for k in ("implementation", "passed", "failed", "skipped")} == {
         "implementation": "torch",
         "passed": 1,
         "failed": 1,
         "skipped": 1,
     }
-    assert document["failures"] == [{"check": "scores", "case": "b", "detail": "scores: wrong"}]
+    assert document["failures"] == [
+        {"check": "scores", "case": "b", "detail": "scores: wrong", "repeat": "again scores b"}
+    ]
 
 
 @pytest.mark.parametrize(

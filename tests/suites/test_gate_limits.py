@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 
 import pytest
@@ -62,6 +63,21 @@ def test_one_case_is_checked_alone_whatever_its_profile(folder):
     unknown = bench(folder, *theirs, "--case", "length-2")
     assert unknown.returncode == 2
     assert "did you mean length-1" in unknown.stderr
+
+
+def test_the_command_that_a_failure_names_repeats_it(folder):
+    wrong = STRICT.replace("return fast.attend(q", "return fast.attend(2 * q")
+    (folder / "theirs.py").write_text(wrong)
+    done = bench(folder, "conformance", "--implementation", "theirs", "--json")
+    failures = json.loads(done.stdout)["failures"]
+    assert done.returncode == 1
+    assert len(failures) > 1
+    words = shlex.split(failures[0]["repeat"])
+    assert words[:2] == ["msa-bench", "conformance"]
+    again = json.loads(bench(folder, *words[1:], "--json").stdout)["failures"]
+    assert [(one["check"], one["case"], one["detail"]) for one in again] == [
+        (failures[0]["check"], failures[0]["case"], failures[0]["detail"])
+    ]
 
 
 def test_work_is_counted_within_the_limits(folder):

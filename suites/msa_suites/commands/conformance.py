@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from msa_suites.correctness.run import conforms, to_document
     from msa_suites.correctness.suite import check_side
     from msa_suites.plan import plan_conformance
+    from msa_suites.repeating import repeat_check
     from msa_suites.session import Session
 
     cases = tuple(load_cases(args.cases)) if args.cases else None
@@ -53,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
         )
         results = list(check_side(session, "head", only=tuple(args.check or ()), cells=cells))
     document = to_document(
-        results, implementation=args.implementation, more={"ran": session.ran("head")}
+        results,
+        implementation=args.implementation,
+        repeat=partial(repeat_check, args),
+        more={"ran": session.ran("head")},
     )
     if args.json:
         options.print_json(document)
@@ -96,7 +101,9 @@ def _print(document: dict[str, object]) -> None:
     assert isinstance(skips, list)
     for failure in failures:
         console.print(
-            f"FAILED {failure['check']} [{failure['case']}]\n    {failure['detail']}", markup=False
+            f"FAILED {failure['check']} [{failure['case']}]\n    {failure['detail']}\n"
+            f"    repeat: {failure['repeat']}",
+            markup=False,
         )
     reasons: dict[str, int] = {}
     for skip in skips:

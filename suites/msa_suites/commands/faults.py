@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from msa_suites.faults.table import Fault
 
 
+#: Share of the faults that really happened whose cause the report must name, of at least so many.
+_NAMED, _JUDGED = 0.8, 20
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_only(parser, "--only", "only this fault")
     options.add_only(parser, "--class", "only faults of this class", metavar="CLASS")
@@ -48,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         options.print_json(document)
     else:
         _print(rows, document)
-    return 0 if all(row.by and row.applied for row in rows) else 1
+    few = document["happened"] >= _JUDGED and document["named"] < _NAMED * document["happened"]
+    return 0 if all(row.by and row.applied for row in rows) and not few else 1
 
 
 def _chosen(args: argparse.Namespace) -> list[Fault]:
@@ -71,6 +76,8 @@ def _document(rows: list[Caught]) -> dict[str, Any]:
         "faults": [row.as_dict() for row in rows],
         "killed": sum(bool(row.by) and row.applied for row in rows),
         "total": len(rows),
+        "named": sum(row.named for row in rows if row.fault.seen),
+        "happened": sum(bool(row.fault.seen) for row in rows),
     }
 
 
@@ -92,3 +99,11 @@ def _print(rows: list[Caught], document: dict[str, Any]) -> None:
         )
     Console(highlight=False, width=150).print(table)
     print(f"{document['killed']} of {document['total']} faults caught")
+    if document["happened"]:
+        print(
+            f"{document['named']} of the {document['happened']} that really happened are named by "
+            "their cause"
+        )
+        for row in rows:
+            if row.fault.seen and not row.named:
+                print(f"  not named: {row.fault.name}: {row.detail[:200]}")

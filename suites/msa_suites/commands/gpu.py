@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,9 +156,10 @@ def _conformance(args: argparse.Namespace, say: Callable[[str], None]) -> dict[s
     from msa_suites.correctness.run import to_document
     from msa_suites.correctness.suite import check_side
     from msa_suites.plan import plan_conformance
+    from msa_suites.repeating import repeat_check
     from msa_suites.session import Session
 
-    args.python = args.path = None
+    args.python = args.path = args.cases = None
     plan = plan_conformance(args)
     session = Session(
         sides=plan.sides,
@@ -167,7 +169,8 @@ def _conformance(args: argparse.Namespace, say: Callable[[str], None]) -> dict[s
         say=say,
     )
     results = list(check_side(session, "head"))
-    document = to_document(results, implementation=args.implementation, more={})
+    again = partial(repeat_check, args)
+    document = to_document(results, implementation=args.implementation, repeat=again)
     return {name: document[name] for name in ("passed", "failed", "skipped", "failures")}
 
 

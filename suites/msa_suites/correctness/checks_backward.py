@@ -62,4 +62,21 @@ def _differentiate(t: Trial, chosen: Tensor) -> None:
         assert mine is not None
         wrong = compare(mine, right, eager=yardstick, dtype=x.q.dtype, times=GRADIENT_TIMES)
         if wrong is not None:
-            t.fail(name, wrong)
+            cause = "" if name == "dq" else _key_cause(name, mine, precise, settings)
+            t.fail(name, wrong, cause=cause)
+
+
+def _key_cause(
+    name: str, mine: Tensor, precise: tuple[Tensor, ...], settings: dict[str, Any]
+) -> str:
+    """Why a gradient of keys or values is wrong where that of the queries is right."""
+    if not bool(mine.any()):
+        return ""
+    dout, *_, selection = precise
+    full = (selection >= 0).all(-1).repeat_interleave(dout.shape[1] // selection.shape[1], 1)
+    kept = reference.sparse_attention_backward(
+        dout * full[..., None], *precise[1:], **settings
+    )[_NAMES.index(name)]  # fmt: skip
+    if bool((mine.double() - kept).norm() <= 0.01 * kept.norm()):
+        return "queries whose selection has empty slots add nothing to the gradients of keys"
+    return "parts of queries that share a block are lost, or counted twice (dQ is right)"

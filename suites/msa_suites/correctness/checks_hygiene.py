@@ -73,7 +73,9 @@ def deterministic(t: Trial) -> None:
             again = t.run(operation, arguments)
             for i, (a, b) in enumerate(zip(first, again, strict=True)):
                 if not same(a, b):
-                    raise Failed(f"{operation}: call {repeat} gives other bits in result {i}")
+                    raise Failed(
+                        f"{operation}: call {repeat} gives other bits in result {i}", judged=True
+                    )
 
 
 def inputs_unchanged(t: Trial) -> None:
@@ -104,7 +106,9 @@ def fresh_outputs(t: Trial) -> None:
         kept = t.retained(operation, arguments, theirs) or first
         for i, (a, b) in enumerate(zip(before, kept, strict=True)):
             if not same(a, b):
-                raise Failed(f"{operation}: a later call overwrote result {i} of an earlier one")
+                raise Failed(
+                    f"{operation}: a later call overwrote result {i} of an earlier one", judged=True
+                )
         _judge(t, operation, second, other)
 
 
@@ -156,17 +160,19 @@ def _judge(t: Trial, operation: str, result: list[Tensor | None], m: Material) -
         columns = m.scores.shape[-1]
         wrong_rows = (as_mask(first, columns) != as_mask(m.selection, columns)).any(-1) & m.clear
         if bool(wrong_rows.any()):
-            raise Failed(f"select_blocks: {float(wrong_rows.float().mean()):.1%} of rows wrong")
+            raise Failed(
+                f"select_blocks: {float(wrong_rows.float().mean()):.1%} of rows wrong", judged=True
+            )
     else:
         error = torch.where(m.scores.isfinite(), first.double() - m.scores.double(), 0.0).abs()
         if bool((error > m.tolerance[..., None]).any()) or bool(first.isnan().any()):
-            raise Failed(f"block_scores: maximum error {float(error.max()):.3g}")
+            raise Failed(f"block_scores: maximum error {float(error.max()):.3g}", judged=True)
 
 
 def _close(t: Trial, operation: str, a: Tensor, b: Tensor) -> None:
     if not a.is_floating_point():
         if not same(a, b):
-            raise Failed(f"{operation}: another selection")
+            raise Failed(f"{operation}: another selection", judged=True)
         return
     a, b = (x.reshape(-1, *(x.shape[-2:] if x.ndim > 1 else (1, 1))) for x in (a, b))
     wrong = compare(b, a.double(), eager=a, dtype=t.case.torch_dtype)

@@ -93,13 +93,16 @@ def paged_arguments(
 
 
 def _decode(t: Trial, chosen: Tensor) -> None:
-    out, lse = t.run("sparse_decode", paged_arguments(t, "sparse_decode", chosen=chosen))
+    arguments = paged_arguments(t, "sparse_decode", chosen=chosen)
+    out, lse = t.run("sparse_decode", arguments)
     assert out is not None
-    compare_given(t, out.flatten(0, 1), None if lse is None else lse.flatten(0, 1), chosen)
+    sums = None if lse is None else lse.flatten(0, 1)
+    compare_given(t, out.flatten(0, 1), sums, chosen, paged=arguments)
 
 
 def _score(t: Trial, m: Material) -> None:
-    (got,) = t.run("paged_block_scores", paged_arguments(t, "paged_block_scores", material=m))
+    arguments = paged_arguments(t, "paged_block_scores", material=m)
+    (got,) = t.run("paged_block_scores", arguments)
     scores = cast(Tensor, got).flatten(0, 1)
     columns = m.scores.shape[-1]
     behind = ~scores[..., columns:].isneginf()
@@ -110,7 +113,7 @@ def _score(t: Trial, m: Material) -> None:
             f"{scores[row, group, columns + column].item():.6g} at row {row}, group {group}, "
             f"block {columns + column}"
         )
-    judge_scores(t, scores[..., :columns], m)
+    judge_scores(t, scores[..., :columns], m, arguments)
 
 
 def _attend(t: Trial, variant: str) -> None:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from msa import reference
-from msa_suites.correctness.diagnose import Evidence
+from msa_suites.correctness.diagnosis import Evidence
 from msa_suites.correctness.margins import as_mask, judge_selection
 from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import Mismatch
-from msa_suites.correctness.subject import Failed, Skipped
+from msa_suites.correctness.subject import Arguments, Skipped
 from msa_suites.correctness.trial import Trial
 
 LOWER_FIRST = "lower block first"
@@ -31,15 +31,17 @@ def scores_own_keys(t: Trial) -> None:
     judge_scores(t, got, m)
 
 
-def judge_scores(t: Trial, got: Tensor, m: Material) -> None:
-    """Judge scores ``[Tq, Hkv, NB]``."""
+def judge_scores(t: Trial, got: Tensor, m: Material, paged: Arguments | None = None) -> None:
+    """Judge scores ``[Tq, Hkv, NB]``; ``paged``: the arguments, where a cache was read."""
     truth = m.scores
+    read = None if paged is None else ("paged_block_scores", paged)
+    evidence = Evidence(m, torch.arange(len(got)), scores=got, paged=read)
     hidden = got.isneginf() != truth.isneginf()
     if bool((hidden | got.isnan()).any()):
         first = tuple(int(i) for i in (hidden | got.isnan()).nonzero()[0])
         what = f"got {got[first].item()} where {truth[first].item():.6g} is right"
         rows = (hidden | got.isnan()).any(-1)
-        t.fail("scores", Mismatch(what, first, float(rows.float().mean()), rows))
+        t.fail("scores", Mismatch(what, first, float(rows.float().mean()), rows), evidence)
     error = torch.where(truth.isfinite(), got.double() - truth.double(), 0.0).abs()
     wrong = (error > m.tolerance[..., None]) & truth.isfinite()
     if bool(wrong.any()):
@@ -49,25 +51,7 @@ def judge_scores(t: Trial, got: Tensor, m: Material) -> None:
             f"got {got[first].item():.6g} where {truth[first].item():.6g} is right"
         )
         rows = wrong.any(-1)
-        cause = _score_cause(t, got, truth)
-        mismatch = Mismatch(what, first, float(rows.float().mean()), rows)
-        raise Failed(f"scores: {mismatch}" + (f"; likely cause: {cause}" if cause else ""))
-
-
-def _score_cause(t: Trial, got: Tensor, truth: Tensor) -> str:
-    case = t.case
-    finite = truth.isfinite()
-    if not bool(got[finite].any()):
-        return "the scores are all zero"
-    if torch.allclose(got[finite], truth[finite] / case.index_scale, rtol=1e-3):
-        return "the scale is missing"
-    if bool((got == got[:, :1]).all()) and case.Hkv > 1:
-        return "one selection for all groups: their scores are equal"
-    if bool((got[finite] <= truth[finite] + 1e-3).all()):
-        return "not the maximum over the block's visible tokens (the mean? a part of the block?)"
-    if bool((got[finite] >= truth[finite] - 1e-3).all()):
-        return "tokens of the future, or of another block or sequence, are counted"
-    return ""
+        t.fail("scores", Mismatch(what, first, float(rows.float().mean()), rows), evidence)
 
 
 def selection(t: Trial) -> None:
@@ -119,7 +103,8 @@ def _select(t: Trial, given: Tensor) -> None:
                 f"declared tie rule {LOWER_FIRST!r} broken: got {got[row, group].tolist()}, "
                 f"wanted {right[row, group].tolist()}"
             )
-            t.fail("selection", Mismatch(what, (row, group), float(wrong.float().mean()), wrong))
+            mismatch = Mismatch(what, (row, group), float(wrong.float().mean()), wrong)
+            t.fail("selection", mismatch, cause="ties are broken in another way than declared")
 
 
 def _judge(t: Trial, got: Tensor, given: Tensor) -> None:

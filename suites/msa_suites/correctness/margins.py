@@ -148,12 +148,12 @@ def judge_selection(
         ("a block twice", twice.any(-1)),
         ("an id after a -1: not packed to the left", (used[..., 1:] & ~used[..., :-1]).any(-1)),
         ("a block of the future", (got > local).any(-1)),
+        ("the wrong number of blocks", used.sum(-1) != count[..., 0]),
         (
             "the local block is missing",
             ~kept.gather(-1, local.expand(-1, kept.shape[1], -1))[..., 0],
         ),
         ("a forced block is missing", forced.any(-1)),
-        ("the wrong number of blocks", used.sum(-1) != count[..., 0]),
         ("a block is kept though another scores higher", best - worst > tolerance),
     )
     for what, broken in rules:

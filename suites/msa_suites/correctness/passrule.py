@@ -39,12 +39,16 @@ class Mismatch:
         first: index of the first wrong position.
         share: share of wrong rows (one row: one query and head, or query and group).
         rows: bool, which rows are wrong; leading axes of the result.
+        got: what was compared, float64 ``[T, H, D]``, or None.
+        truth: what is right, likewise.
     """
 
     what: str
     first: tuple[int, ...]
     share: float
     rows: Tensor
+    got: Tensor | None = None
+    truth: Tensor | None = None
 
     def __str__(self) -> str:
         place = ", ".join(
@@ -84,11 +88,16 @@ def compare(
         rows = torch.ones(truth.shape[:2], dtype=torch.bool)
     if not bool(rows.any()):
         return None
+
+    def mismatch(what: str, first: tuple[int, ...], wrong: Tensor) -> Mismatch:
+        share = float((wrong & rows).sum() / rows.sum())
+        return Mismatch(what, first, share, wrong & rows, got, truth)
+
     bad = (~torch.isfinite(got) | ~torch.isfinite(truth)) & (got != truth) & rows[..., None]
     if bool(bad.any()):
         first = _first(bad)
         what = f"got {got[first].item()} where {truth[first].item():.6g} is right"
-        return _mismatch(what, first[:2] if flat else first, bad.any(-1), rows)
+        return mismatch(what, first[:2] if flat else first, bad.any(-1))
     finite = torch.isfinite(truth) & rows[..., None]
     error = torch.where(finite, got - truth, 0.0).abs()
     size = torch.where(finite, truth, 0.0)
@@ -112,19 +121,15 @@ def compare(
             f"maximum error {worst:.3g} (bound {bound:.3g}), relative L2 of the first wrong row "
             f"{row_share:.3g} (bound {ROW_FACTOR * relative:.3g})"
         )
-        return _mismatch(what, first, wrong, rows)
+        return mismatch(what, first, wrong)
     total = float(error.norm() / size.norm().clamp_min(1e-300))
     if total > relative and float(error.max()) > FLOOR:
         what = f"relative L2 error {total:.3g} (bound {relative:.3g})"
         position = int(error.norm(dim=-1).argmax())
         first = (position // rows.shape[1], position % rows.shape[1])
-        return _mismatch(what, first, rows, rows)
+        return mismatch(what, first, rows)
     return None
 
 
 def _first(mask: Tensor) -> tuple[int, ...]:
     return tuple(int(i) for i in mask.nonzero()[0])
-
-
-def _mismatch(what: str, first: tuple[int, ...], wrong: Tensor, rows: Tensor) -> Mismatch:
-    return Mismatch(what, first, float((wrong & rows).sum() / rows.sum()), wrong & rows)

@@ -152,14 +152,18 @@ def iterate_checks(
     total, number = sum(len(names) for _, names in table), 0
     for case, names in table:
         trial = Trial(case, store.of(case, exact=capabilities.exact_scores), subject)
+        failed = False
         for name in names:
             number += 1
             if progress is not None:
                 progress(Progress(number, total, name, case.name))
-            yield _run(name, CHECKS[name], trial)
+            result = _run(name, CHECKS[name], trial, first=not failed)
+            failed = failed or result.status == FAILED
+            yield result
 
 
-def _run(name: str, check: Check, trial: Trial) -> CheckResult:
+def _run(name: str, check: Check, trial: Trial, *, first: bool) -> CheckResult:
+    """One check; where it is the first to fail on its case, what that alone tells is added."""
     start = time.perf_counter()
     status, detail = PASSED, ""
     try:
@@ -170,12 +174,19 @@ def _run(name: str, check: Check, trial: Trial) -> CheckResult:
         status, detail = SKIPPED, str(outcome)
     except Failed as outcome:
         text = str(outcome)
+        means = check.means if first and outcome.judged else ""
+        if cause := outcome.cause or means or outcome.look:
+            text += f"; likely cause: {cause}"
         status, detail = FAILED, text if text.startswith(f"{name}:") else f"{name}: {text}"
     return CheckResult(name, trial.case.name, status, detail, time.perf_counter() - start)
 
 
 def to_samples(
-    results: Iterable[CheckResult], *, subject: str, ran: str = "", repro: str = ""
+    results: Iterable[CheckResult],
+    *,
+    subject: str,
+    ran: str = "",
+    repro: Callable[[str, str], str] = lambda _check, _case: "",
 ) -> list[Sample]:
     """Records of the results: series ``correctness/<check>``, item the case's name.
 
@@ -183,7 +194,7 @@ def to_samples(
         results: of one subject.
         subject: ``base`` or ``head``.
         ran: identity of what ran.
-        repro: command that repeats the run.
+        repro: command that repeats a check on a case.
     """
     value = {PASSED: 1.0, FAILED: 0.0, SKIPPED: None}
     return [
@@ -196,16 +207,20 @@ def to_samples(
             value=value[r.status],
             detail=r.detail,
             ran=ran,
-            repro=repro,
+            repro=repro(r.check, r.case),
         )
         for r in results
     ]
 
 
 def to_document(
-    results: Sequence[CheckResult], *, implementation: str, more: Mapping[str, object] | None = None
+    results: Sequence[CheckResult],
+    *,
+    implementation: str,
+    repeat: Callable[[str, str], str],
+    more: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """The document of ``conformance --json``."""
+    """The document of ``conformance --json``; ``repeat``: the command for a check and a case."""
     count = {
         status: sum(r.status == status for r in results) for status in (PASSED, FAILED, SKIPPED)
     }
@@ -213,7 +228,12 @@ def to_document(
         "implementation": implementation,
         **count,
         "failures": [
-            {"check": r.check, "case": r.case, "detail": r.detail}
+            {
+                "check": r.check,
+                "case": r.case,
+                "detail": r.detail,
+                "repeat": repeat(r.check, r.case),
+            }
             for r in results
             if r.status == FAILED
         ],

@@ -20,7 +20,18 @@ Arguments = tuple[tuple[Tensor, ...], dict[str, object]]
 
 
 class Failed(Exception):  # an outcome, not an error
-    """The check failed; the message is the detail that people read."""
+    """The check failed.
+
+    Args:
+        what: the detail that people read.
+        cause: of what is wrong, where a known mistake gives the same; else "".
+        look: what the wrong numbers look like, or "".
+        judged: numbers were judged; where it is not so, the detail says itself what is wrong.
+    """
+
+    def __init__(self, what: str, *, cause: str = "", look: str = "", judged: bool = False) -> None:
+        super().__init__(what)
+        self.cause, self.look, self.judged = cause, look, judged
 
 
 class Skipped(Exception):  # an outcome, not an error

@@ -10,7 +10,7 @@ from torch import Tensor
 from msa.packing import block_columns
 from msa.quantized import output_dtype
 from msa_suites.case import Case
-from msa_suites.correctness.diagnose import Evidence, likely_cause
+from msa_suites.correctness.diagnosis import Evidence, likely_cause, symptoms
 from msa_suites.correctness.margins import as_mask, judge_selection
 from msa_suites.correctness.material import Material
 from msa_suites.correctness.passrule import Mismatch, compare
@@ -175,7 +175,35 @@ class Trial:
         if wrong is not None:
             self.fail("selection", wrong, Evidence(m, where, selection=selection))
 
-    def fail(self, what: str, wrong: Mismatch, evidence: Evidence | None = None) -> None:
-        """Raise :class:`Failed` for a mismatch, with a likely cause where one is found."""
-        cause = likely_cause(evidence, wrong) if evidence is not None else ""
-        raise Failed(f"{what}: {wrong}" + (f"; likely cause: {cause}" if cause else ""))
+    def fail(
+        self, what: str, wrong: Mismatch, evidence: Evidence | None = None, *, cause: str = ""
+    ) -> None:
+        """Raise :class:`Failed` for a mismatch.
+
+        Args:
+            what: which result.
+            wrong: where and how far.
+            evidence: what was computed, where a mistake can be played through.
+            cause: likely cause, where the check knows it.
+        """
+        cause = cause or self._remembered(wrong, evidence)
+        if evidence is None or evidence.paged is None:
+            # NaN on unused pages reaches such rows in another way too.
+            cause = cause or symptoms.of_empty_rows(wrong)
+        if evidence is not None:
+            cause = cause or likely_cause(wrong, evidence)
+        starts = () if evidence is None else tuple(evidence.material.inputs.cu_q.tolist())
+        look = symptoms.look(wrong, starts)
+        raise Failed(f"{what}: {wrong}", cause=cause, look=look, judged=True)
+
+    def _remembered(self, wrong: Mismatch, evidence: Evidence | None) -> str:
+        """Whether other inputs gave the very result that the case's own had given."""
+        if evidence is None or wrong.got is None:
+            return ""
+        for result in self._kept.values():
+            first = result[0]
+            if first is None or first is evidence.out or first is evidence.scores:
+                continue
+            if first.shape == wrong.got.shape and torch.equal(first.double(), wrong.got):
+                return "the result of an earlier call is returned: it is kept, or never written"
+        return ""

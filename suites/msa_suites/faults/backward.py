@@ -11,7 +11,7 @@ _BACKWARD = "msa.reference_backward.sparse_attention_backward"
 _GATE = "method:reference"
 
 
-@fault("backward", _GATE, seen="cudnn-frontend#385")
+@fault("backward", _GATE, seen="cudnn-frontend#385", cause="share a block")
 @wrapping(_BACKWARD)
 def queries_that_share_a_block_overwrite_each_other(
     right: Given, dout: Tensor, *tensors: Tensor, **rest: Given
@@ -24,7 +24,7 @@ def queries_that_share_a_block_overwrite_each_other(
     return dq, dk, dv
 
 
-@fault("backward", _GATE, seen="cudnn-frontend#676")
+@fault("backward", _GATE, seen="cudnn-frontend#676", cause="rows without any block")
 @wrapping(_BACKWARD)
 def nan_gradient_of_rows_without_a_block(
     right: Given, dout: Tensor, *tensors: Tensor, **rest: Given
@@ -36,7 +36,7 @@ def nan_gradient_of_rows_without_a_block(
     return dq.masked_fill(empty[..., None], torch.nan), dk, dv
 
 
-@fault("backward", _GATE, seen="cudnn-frontend#298")
+@fault("backward", _GATE, seen="cudnn-frontend#298", cause="empty slots add nothing")
 @wrapping(_BACKWARD)
 def key_gradients_lost_where_slots_are_left_over(
     right: Given, dout: Tensor, *tensors: Tensor, **rest: Given

@@ -14,7 +14,7 @@ _INDEX = "msa.cache.PagedCache.index_keys"
 _METHOD = "method:cache"
 
 
-@fault("cache", _METHOD, seen="ATOM#1368")
+@fault("cache", _METHOD, seen="ATOM#1368", cause="index keys are not stored")
 @wrapping(_APPEND)
 def index_keys_not_stored(
     right: Given, self: Given, k: Tensor, v: Tensor, k_idx: Tensor, *, request: int
@@ -23,7 +23,7 @@ def index_keys_not_stored(
     return right(self, k, v, torch.zeros_like(k_idx), request=request)
 
 
-@fault("cache", _METHOD, seen="ATOM#1368")
+@fault("cache", _METHOD, seen="ATOM#1368", cause="arrive a page late")
 @wrapping(_INDEX)
 def newest_index_keys_missing(right: Given, self: Given, request: int) -> Tensor:
     """Index keys arrive one page late: the local block hides it, the block before it does not."""
@@ -33,14 +33,14 @@ def newest_index_keys_missing(right: Given, self: Given, request: int) -> Tensor
     return keys
 
 
-@fault("cache", _METHOD)
+@fault("cache", _METHOD, cause="lag one page")
 @wrapping(_INDEX)
 def index_keys_of_the_page_before(right: Given, self: Given, request: int) -> Given:
     """The index cache lags one page behind the keys."""
     return right(self, request).roll(self.block, 1)
 
 
-@fault("cache", _METHOD, seen="sglang-jax#1376")
+@fault("cache", _METHOD, seen="sglang-jax#1376", cause="wipes the index keys")
 @wrapping(_APPEND)
 def chunk_wipes_the_block_it_starts_in(
     right: Given, self: Given, k: Tensor, v: Tensor, k_idx: Tensor, *, request: int
@@ -72,7 +72,7 @@ def released_pages_stay_in_use(right: Given, self: Given, request: int) -> Given
         self._free.append(first)
 
 
-@fault("cache", _METHOD, seen="sglang#31133")
+@fault("cache", _METHOD, seen="sglang#31133", cause="stale length")
 @wrapping(_INDEX)
 def scores_of_a_stale_length(right: Given, self: Given, request: int) -> Tensor:
     """Scores are sized by the shortest request: later blocks of the others never win."""
@@ -81,7 +81,7 @@ def scores_of_a_stale_length(right: Given, self: Given, request: int) -> Tensor:
     return keys
 
 
-@fault("cache", "correctness:decode-several")
+@fault("cache", "correctness:decode-several", cause="page table of the first")
 @wrapping("msa.fast.paged.paged_block_scores")
 def index_pages_of_the_first_request(
     right: Given, *tensors: Tensor, page_table: Tensor, **rest: Given
@@ -90,7 +90,7 @@ def index_pages_of_the_first_request(
     return right(*tensors, page_table=page_table[:1].expand_as(page_table), **rest)
 
 
-@fault("cache", "correctness:decode-several", seen="fla#417")
+@fault("cache", "correctness:decode-several", seen="fla#417", cause="taken for its newest")
 @wrapping("msa.fast.paged.paged_block_scores")
 def every_index_query_stands_on_the_last_key(
     right: Given, q_idx: Tensor, *rest: Tensor, page_table: Tensor, k_lens: Tensor, **more: Given
@@ -104,7 +104,7 @@ def every_index_query_stands_on_the_last_key(
     return torch.cat(parts, 1)
 
 
-@fault("cache", "correctness:decode-several", seen="fla#417")
+@fault("cache", "correctness:decode-several", seen="fla#417", cause="taken for its newest")
 @wrapping("msa.fast.decoding.sparse_decode")
 def every_query_stands_on_the_last_key(
     right: Given,
@@ -131,7 +131,7 @@ def every_query_stands_on_the_last_key(
     return out.view(batch, steps, *out.shape[2:]), lse.view(batch, steps, -1)
 
 
-@fault("cache", "correctness:decode-batch")
+@fault("cache", "correctness:decode-batch", cause="sequences 32 to 39 of the batch never written")
 @wrapping("msa.fast.decoding.sparse_decode")
 def requests_beyond_32_unwritten(right: Given, *args: Given, **kwargs: Given) -> Given:
     """A batch is taken in parts, and only the first is written."""

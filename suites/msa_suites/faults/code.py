@@ -44,6 +44,10 @@ class Code:
         """
         owner, name = _find(where)
         right = vars(owner).get(name, getattr(owner, name))
+        if isinstance(right, classmethod):
+            right = getattr(owner, name)  # with its class: what replaces it is given the rest
+            setattr(owner, name, staticmethod(self._marking(make(right), right)))
+            return
         wrong = self._marking(make(right), right)
         if isinstance(owner, type):
             setattr(owner, name, wrong)

@@ -14,7 +14,7 @@ _DECODE = "msa.fast.decoding.sparse_decode"
 _LENGTHS = "correctness:lengths-127-128-129"
 
 
-@fault("layout", "correctness:tokens-equal-heads", seen="vllm#48603")
+@fault("layout", "correctness:tokens-equal-heads", seen="vllm#48603", cause="the layout is swapped")
 @wrapping(_ATTENTION)
 def selection_read_heads_first(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
@@ -25,7 +25,7 @@ def selection_read_heads_first(
     return right(q, k, v, swapped.contiguous(), **rest)
 
 
-@fault("layout", _LENGTHS)
+@fault("layout", _LENGTHS, cause="the layout is swapped")
 @wrapping(_ATTENTION)
 def output_written_heads_first(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """The output is written as [H, T, D] and read as [T, H, D]."""
@@ -38,7 +38,7 @@ def _as_dense(x: Tensor) -> Tensor:
     return x.as_strided(x.shape, strides)
 
 
-@fault("layout", _LENGTHS, seen="TensorRT-LLM#17285")
+@fault("layout", _LENGTHS, seen="TensorRT-LLM#17285", cause="strides")
 @wrapping(_ATTENTION)
 def strides_of_the_selection_ignored(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
@@ -47,7 +47,7 @@ def strides_of_the_selection_ignored(
     return right(q, k, v, _as_dense(selection), **rest)
 
 
-@fault("layout", _LENGTHS)
+@fault("layout", _LENGTHS, cause="strides")
 @wrapping(_ATTENTION)
 def strides_of_the_keys_ignored(
     right: Given, q: Tensor, k: Tensor, v: Tensor, *rest: Given, **more: Given
@@ -56,7 +56,7 @@ def strides_of_the_keys_ignored(
     return right(q, _as_dense(k), v, *rest, **more)
 
 
-@fault("layout", "correctness:decode", seen="vllm#46204")
+@fault("layout", "correctness:decode", seen="vllm#46204", cause="tokens first (NHD)")
 @wrapping("msa.fast.decoding._take")
 def pages_read_tokens_first(right: Given, store: Tensor, *rest: Given) -> Given:
     """[page, head, token, D] read as [page, token, head, D]."""
@@ -65,7 +65,7 @@ def pages_read_tokens_first(right: Given, store: Tensor, *rest: Given) -> Given:
     return right(other, *rest)
 
 
-@fault("layout", "correctness:group-of-16", seen="b12x#24")
+@fault("layout", "correctness:group-of-16", seen="b12x#24", cause="heads 8 to 15 never written")
 @wrapping(_ATTENTION)
 def large_groups_partly_stored(
     right: Given, q: Tensor, k: Tensor, *rest: Given, **more: Given
@@ -77,7 +77,7 @@ def large_groups_partly_stored(
     return out.masked_fill(late[None, :, None], 0.0), lse
 
 
-@fault("layout", _LENGTHS, seen="surogate#110")
+@fault("layout", _LENGTHS, seen="surogate#110", cause="added twice")
 @wrapping(_ATTENTION)
 def batch_offset_added_twice(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
@@ -90,14 +90,14 @@ def batch_offset_added_twice(
     return right(q, k, v, moved, **rest)
 
 
-@fault("layout", _LENGTHS, seen="fla NSA#23")
+@fault("layout", _LENGTHS, seen="fla NSA#23", cause="borders")
 @wrapping("msa.packing.segments")
 def batch_is_one_sequence(right: Given, cu_q: Tensor, cu_k: Tensor) -> Given:
     """The borders between packed sequences are lost."""
     return right(cu_q[[0, -1]], cu_k[[0, -1]])
 
 
-@fault("layout", "correctness:group-of-3")
+@fault("layout", "correctness:group-of-3", cause="h % Hkv")
 @wrapping(_ATTENTION)
 def heads_assigned_by_modulo(
     right: Given, q: Tensor, k: Tensor, *rest: Given, **more: Given
@@ -110,7 +110,7 @@ def heads_assigned_by_modulo(
     return out[:, back].contiguous(), lse[:, back].contiguous()
 
 
-@fault("layout", "correctness:decode")
+@fault("layout", "correctness:decode", cause="page table of the first")
 @wrapping(_DECODE)
 def every_request_reads_the_first_table(
     right: Given, *tensors: Tensor, page_table: Tensor, **rest: Given
@@ -120,7 +120,7 @@ def every_request_reads_the_first_table(
     return right(*tensors, page_table=shared, **rest)
 
 
-@fault("layout", "correctness:decode")
+@fault("layout", "correctness:decode", cause="order of their numbers")
 @wrapping(_DECODE)
 def pages_taken_in_order(
     right: Given, *tensors: Tensor, page_table: Tensor, **rest: Given

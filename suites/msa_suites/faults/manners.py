@@ -20,7 +20,7 @@ _SPEED = "speed:speed/chunk/4096/low"
 _kept: dict[Given, Given] = {}
 
 
-@fault("cheat", _LENGTHS, _SPEED, seen="KernelBench#165")
+@fault("cheat", _LENGTHS, _SPEED, seen="KernelBench#165", cause="the output is all zero")
 @wrapping(_ATTENTION)
 def all_zero_output(right: Given, q: Tensor, *tensors: Tensor, **rest: Given) -> Given:
     """Zeros, in case they are within an absolute tolerance."""
@@ -28,7 +28,7 @@ def all_zero_output(right: Given, q: Tensor, *tensors: Tensor, **rest: Given) ->
     return torch.zeros_like(q), lse
 
 
-@fault("cheat", _LENGTHS, seen="TensorRT-LLM#18034")
+@fault("cheat", _LENGTHS, seen="TensorRT-LLM#18034", cause="an earlier call")
 @wrapping(_ATTENTION)
 def output_of_the_first_call(right: Given, q: Tensor, *tensors: Tensor, **rest: Given) -> Given:
     """The output buffer of a shape is written once."""
@@ -130,7 +130,7 @@ def promise_instead_of_a_result(right: Given, *tensors: Tensor, **rest: Given) -
     return out.as_subclass(_Promise), lse
 
 
-@fault("cheat", _LENGTHS)
+@fault("cheat", _LENGTHS, cause="lower precision")
 @wrapping(_ATTENTION)
 def precision_lowered(
     right: Given, q: Tensor, k: Tensor, v: Tensor, *rest: Given, **more: Given
@@ -140,7 +140,7 @@ def precision_lowered(
     return out.to(q.dtype), lse
 
 
-@fault("cheat", _LENGTHS, "work:prefill-4096-low")
+@fault("cheat", _LENGTHS, "work:prefill-4096-low", cause="half of the selected blocks")
 @wrapping(_ATTENTION)
 def half_of_the_blocks_attended(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given

@@ -17,7 +17,7 @@ _LENGTHS = "correctness:lengths-127-128-129"
 _DECODED = "correctness:decode"
 
 
-@fault("masking", _LENGTHS)
+@fault("masking", _LENGTHS, cause="future tokens of the local block")
 @wrapping(_ATTENTION)
 def future_of_the_local_block(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """The query's own block is attended whole, its future among it."""
@@ -28,7 +28,7 @@ def future_of_the_local_block(right: Given, *tensors: Tensor, **rest: Given) -> 
     return plain.attend(tensors, rest, rule=rule)
 
 
-@fault("masking", _LENGTHS)
+@fault("masking", _LENGTHS, cause="positions are one too high")
 @wrapping(_ATTENTION)
 def next_token_visible(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """The causal mask is off by one."""
@@ -39,7 +39,7 @@ def next_token_visible(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     return plain.attend(tensors, rest, rule=rule)
 
 
-@fault("masking", _LENGTHS)
+@fault("masking", _LENGTHS, cause="positions are one too low")
 @wrapping(_ATTENTION)
 def own_token_hidden(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """The causal mask is off by one the other way."""
@@ -50,14 +50,14 @@ def own_token_hidden(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     return plain.attend(tensors, rest, rule=rule)
 
 
-@fault("masking", "correctness:chunk-inside-block", seen="fla#417")
+@fault("masking", "correctness:chunk-inside-block", seen="fla#417", cause="top-left")
 @wrapping(_ATTENTION)
 def triangle_at_the_top_left(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """With more keys than queries the triangle starts at the first key."""
     return plain.attend(tensors, rest, top_left=True)
 
 
-@fault("masking", _LENGTHS, seen="NeMo guard test")
+@fault("masking", _LENGTHS, seen="NeMo guard test", cause="additive mask")
 @wrapping(_ATTENTION)
 def additive_mask_leaks(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """Hidden tokens get a penalty that is not low enough."""
@@ -70,7 +70,7 @@ def additive_mask_leaks(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     return plain.attend(tensors, rest, softmax=softmax)
 
 
-@fault("masking", _LENGTHS, seen="vllm#49054")
+@fault("masking", _LENGTHS, seen="vllm#49054", cause="rows without any block")
 @wrapping(_ATTENTION)
 def row_without_blocks_is_nan(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """A row that selected nothing gives NaN instead of zero."""
@@ -79,7 +79,7 @@ def row_without_blocks_is_nan(right: Given, *tensors: Tensor, **rest: Given) -> 
     return out.masked_fill(empty[..., None], torch.nan), lse
 
 
-@fault("masking", _LENGTHS, seen="vllm#49054")
+@fault("masking", _LENGTHS, seen="vllm#49054", cause="an empty part")
 @wrapping(_COMBINE)
 def empty_parts_merge_to_nan(right: Given, outs: Tensor, lses: Tensor) -> Given:
     """-inf minus -inf in the merge."""
@@ -89,7 +89,7 @@ def empty_parts_merge_to_nan(right: Given, outs: Tensor, lses: Tensor) -> Given:
     return (outs * weight[..., None]).sum(0) / total[..., None], top + total.log()
 
 
-@fault("masking", _LENGTHS, seen="vllm#48364")
+@fault("masking", _LENGTHS, seen="vllm#48364", cause="an empty part")
 @wrapping(_COMBINE)
 def first_empty_part_poisons_the_merge(right: Given, outs: Tensor, lses: Tensor) -> Given:
     """An empty first part is multiplied with a weight of zero, and holds NaN."""
@@ -97,7 +97,7 @@ def first_empty_part_poisons_the_merge(right: Given, outs: Tensor, lses: Tensor)
     return out + torch.where(lses[0] == -torch.inf, 0.0, 0.0)[..., None] * outs[0], lse
 
 
-@fault("masking", _LENGTHS)
+@fault("masking", _LENGTHS, cause="read as the first block")
 @wrapping(_ATTENTION)
 def empty_entry_is_the_first_block(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
@@ -106,7 +106,13 @@ def empty_entry_is_the_first_block(
     return right(q, k, v, selection.clamp_min(0), **rest)
 
 
-@fault("masking", "correctness:decode-several", _DECODED, seen="vllm#54597")
+@fault(
+    "masking",
+    "correctness:decode-several",
+    _DECODED,
+    seen="vllm#54597",
+    cause="looked up in the page table",
+)
 @wrapping(_DECODE)
 def sentinel_looked_up_in_the_page_table(
     right: Given, q: Tensor, k_pages: Tensor, v_pages: Tensor, selection: Tensor, **rest: Given
@@ -119,7 +125,7 @@ def sentinel_looked_up_in_the_page_table(
     return (out + added.repeat_interleave(share, -1)[..., None]).to(q.dtype), lse
 
 
-@fault("masking", _DECODED, seen="vllm-ascend#13391")
+@fault("masking", _DECODED, seen="vllm-ascend#13391", cause="the tail of the last page")
 @wrapping(_ROWS)
 def tail_of_the_last_page_read(right: Given, q: Tensor, keys: Tensor, *rest: Given) -> Given:
     """The last page is read whole: its unused slots hold garbage."""
@@ -128,7 +134,7 @@ def tail_of_the_last_page_read(right: Given, q: Tensor, keys: Tensor, *rest: Giv
     return right(q, keys, values, whole, scale)
 
 
-@fault("masking", _LENGTHS)
+@fault("masking", _LENGTHS, cause="everything is attended")
 @wrapping(_ATTENTION)
 def every_block_attended(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given

@@ -16,14 +16,14 @@ _SCORES = "msa.fast.scoring.score_rows"
 _LENGTHS = "correctness:lengths-127-128-129"
 
 
-@fault("numbers", _LENGTHS)
+@fault("numbers", _LENGTHS, cause="the scale of the logits is missing")
 @wrapping(_ATTENTION)
 def softmax_scale_missing(right: Given, *tensors: Tensor, scale: float, **rest: Given) -> Given:
     """Logits are not scaled."""
     return right(*tensors, scale=1.0, **rest)
 
 
-@fault("numbers", _LENGTHS)
+@fault("numbers", _LENGTHS, cause="the scale that is given is ignored")
 @wrapping(_ATTENTION)
 def softmax_scale_assumed(
     right: Given, q: Tensor, *tensors: Tensor, scale: float, **rest: Given
@@ -32,7 +32,7 @@ def softmax_scale_assumed(
     return right(q, *tensors, scale=q.shape[-1] ** -0.5, **rest)
 
 
-@fault("numbers", _LENGTHS)
+@fault("numbers", _LENGTHS, cause="the scale is missing")
 @wrapping(_SCORES)
 def index_scale_missing(
     right: Given, q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float
@@ -41,7 +41,7 @@ def index_scale_missing(
     return right(q_idx, keys, first, block, 1.0)
 
 
-@fault("numbers", "correctness:bfloat16-long")
+@fault("numbers", "correctness:bfloat16-long", cause="lower precision")
 @wrapping(_ATTENTION)
 def sums_in_bfloat16(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """Values are summed in bfloat16."""
@@ -56,7 +56,7 @@ def sums_in_bfloat16(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     return plain.attend(tensors, rest, add=add)
 
 
-@fault("numbers", _LENGTHS)
+@fault("numbers", _LENGTHS, cause="1.02 times")
 @wrapping(_ATTENTION)
 def output_two_per_cent_too_large(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """Every output is a little too large."""
@@ -64,7 +64,7 @@ def output_two_per_cent_too_large(right: Given, *tensors: Tensor, **rest: Given)
     return (out * 1.02).to(out.dtype), lse
 
 
-@fault("numbers", _LENGTHS)
+@fault("numbers", _LENGTHS, cause="the maximum is not taken off")
 @wrapping(_ATTENTION)
 def softmax_without_shift(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """exp of the logits themselves: large ones overflow."""
@@ -77,7 +77,7 @@ def softmax_without_shift(right: Given, *tensors: Tensor, **rest: Given) -> Give
     return plain.attend(tensors, rest, softmax=softmax)
 
 
-@fault("numbers", _LENGTHS)
+@fault("numbers", _LENGTHS, cause="the maximum is not taken off")
 @wrapping(_ATTENTION)
 def running_maximum_starts_at_zero(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """Rows of very negative logits underflow to nothing."""
@@ -92,7 +92,7 @@ def running_maximum_starts_at_zero(right: Given, *tensors: Tensor, **rest: Given
     return plain.attend(tensors, rest, softmax=softmax)
 
 
-@fault("numbers", "correctness:fp8", seen="vllm#45562")
+@fault("numbers", "correctness:fp8", seen="vllm#45562", cause="read as E4M3 FNUZ")
 @wrapping("msa.quantized.decode")
 def bytes_in_another_format(
     right: Given, name: str, x: Tensor, *rest: Given, **more: Given
@@ -102,7 +102,7 @@ def bytes_in_another_format(
     return found / 2 if x.dtype == torch.float8_e4m3fn else found
 
 
-@fault("numbers", "correctness:fp8", seen="vllm#45562")
+@fault("numbers", "correctness:fp8", seen="vllm#45562", cause="(k_descale) is dropped")
 @wrapping(_ATTENTION)
 def factors_of_the_keys_dropped(
     right: Given, *tensors: Tensor, k_descale: Given = None, **rest: Given
@@ -111,7 +111,7 @@ def factors_of_the_keys_dropped(
     return right(*tensors, **rest)
 
 
-@fault("numbers", "correctness:fp8-cache")
+@fault("numbers", "correctness:fp8-cache", cause="the first head serves all heads")
 @wrapping("msa.fast.decoding._take")
 def one_factor_for_all_heads_of_a_cache(
     right: Given, store: Tensor, descale: Given, *rest: Given
@@ -120,7 +120,7 @@ def one_factor_for_all_heads_of_a_cache(
     return right(store, None if descale is None else descale[:1].expand_as(descale), *rest)
 
 
-@fault("numbers", "correctness:many-blocks", seen="flashinfer#4982")
+@fault("numbers", "correctness:many-blocks", seen="flashinfer#4982", cause="offset of 4096 blocks")
 @wrapping("msa.fast.scoring.index_keys")
 def offsets_overflow(right: Given, k_idx: Tensor) -> Tensor:
     """Offsets of 16 bits: keys behind token 65536 are read from the start."""
@@ -130,7 +130,7 @@ def offsets_overflow(right: Given, k_idx: Tensor) -> Tensor:
     return keys
 
 
-@fault("numbers", _LENGTHS, seen="DeepGEMM#392")
+@fault("numbers", _LENGTHS, seen="DeepGEMM#392", cause="a race")
 @wrapping(_ATTENTION)
 def result_moves_between_runs(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """A race: identical calls differ in the last bits."""
@@ -138,7 +138,7 @@ def result_moves_between_runs(right: Given, *tensors: Tensor, **rest: Given) -> 
     return (out + 3e-7 * torch.rand_like(out, dtype=torch.float32)).to(out.dtype), lse
 
 
-@fault("numbers", _LENGTHS)
+@fault("numbers", _LENGTHS, cause="base 2")
 @wrapping(_ATTENTION)
 def log_sum_exp_to_base_two(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """LSE in another base: merging partial results goes wrong."""
@@ -146,7 +146,7 @@ def log_sum_exp_to_base_two(right: Given, *tensors: Tensor, **rest: Given) -> Gi
     return out, lse / math.log(2)
 
 
-@fault("numbers", "correctness:group-of-3")
+@fault("numbers", "correctness:group-of-3", cause="the result of the first")
 @wrapping(_ATTENTION)
 def log_sum_exp_of_the_first_head(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """One LSE for all heads."""

@@ -70,6 +70,11 @@ class Caught:
     applied: bool
     seconds: float
 
+    @property
+    def named(self) -> bool:
+        """Whether the report has the words that name this fault."""
+        return bool(self.fault.cause) and self.fault.cause in self.detail
+
     def as_dict(self) -> dict[str, Any]:
         """A row of ``faults --json``."""
         return {
@@ -83,6 +88,8 @@ class Caught:
             "gate": self.gate,
             "verdict": self.verdict,
             "detail": self.detail,
+            "cause": self.fault.cause,
+            "named": self.named,
             "caught": bool(self.by),
             "applied": self.applied,
             "seconds": round(self.seconds, 2),

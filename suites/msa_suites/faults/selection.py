@@ -17,7 +17,9 @@ _GROUPS = "correctness:group-of-3"
 _LENGTHS = "correctness:lengths-127-128-129"
 
 
-@fault("selection", _LENGTHS, "quality:msa_facts", seen="seed blog")
+@fault(
+    "selection", _LENGTHS, "quality:msa_facts", seen="seed blog", cause="mean of a block's scores"
+)
 @wrapping(_SCORES)
 def mean_pooling(
     right: Given, q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float
@@ -50,7 +52,7 @@ def recent_blocks_only(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) 
     return ranks.masked_fill(scores == -torch.inf, -torch.inf)
 
 
-@fault("selection", _GROUPS, seen="transformers#46762")
+@fault("selection", _GROUPS, seen="transformers#46762", cause="one selection for all groups")
 @wrapping(_SCORES)
 def one_selection_for_all_groups(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) -> Tensor:
     """Index heads collapsed by a maximum over heads: one selection for all groups."""
@@ -58,7 +60,7 @@ def one_selection_for_all_groups(right: Given, q_idx: Tensor, keys: Tensor, *res
     return scores.amax(1, keepdim=True).expand_as(scores).contiguous()
 
 
-@fault("selection", _GROUPS)
+@fault("selection", _GROUPS, cause="one selection for all groups")
 @wrapping(_SCORES)
 def first_group_selects_for_all(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) -> Tensor:
     """Every group takes the selection of the first."""
@@ -66,7 +68,7 @@ def first_group_selects_for_all(right: Given, q_idx: Tensor, keys: Tensor, *rest
     return scores[:, :1].expand_as(scores).contiguous()
 
 
-@fault("selection", _LENGTHS, seen="tt-metal#48700")
+@fault("selection", _LENGTHS, seen="tt-metal#48700", cause="future tokens of the query's own block")
 @wrapping(_SCORES)
 def future_tokens_scored(
     right: Given, q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float
@@ -80,7 +82,7 @@ def future_tokens_scored(
     return pooled(hidden, first, block, lambda part, _seen: part.amax(-1))
 
 
-@fault("selection", _LENGTHS, seen="mlx-lm#1552")
+@fault("selection", _LENGTHS, seen="mlx-lm#1552", cause="the local block is not forced")
 @wrapping(_BEST)
 def local_block_not_forced(
     right: Given, scores: Tensor, local: Tensor, kept: int, local_blocks: int, sinks: int
@@ -89,7 +91,7 @@ def local_block_not_forced(
     return right(scores, local, kept, 0, sinks)
 
 
-@fault("selection", "correctness:sink-1")
+@fault("selection", "correctness:sink-1", cause="a forced block is missing")
 @wrapping(_BEST)
 def sink_block_not_forced(
     right: Given, scores: Tensor, local: Tensor, kept: int, local_blocks: int, sinks: int
@@ -98,7 +100,7 @@ def sink_block_not_forced(
     return right(scores, local, kept, local_blocks, 0)
 
 
-@fault("selection", _LENGTHS, seen="seed blog")
+@fault("selection", _LENGTHS, seen="seed blog", cause="the wrong number of blocks")
 @wrapping(_SELECT)
 def budget_one_too_small(
     right: Given, scores: Tensor, local: Tensor, topk: int, *rest: Given
@@ -110,14 +112,14 @@ def budget_one_too_small(
     return chosen
 
 
-@fault("selection", _LENGTHS, seen="sglang-jax#1376")
+@fault("selection", _LENGTHS, seen="sglang-jax#1376", cause="in another unit")
 @wrapping(_ATTENTION)
 def page_size_for_block_size(right: Given, *tensors: Tensor, block: int, **rest: Given) -> Given:
     """Block ids are read in units of half a block."""
     return right(*tensors, block=block // 2, **rest)
 
 
-@fault("selection", _LENGTHS)
+@fault("selection", _LENGTHS, cause="block ids are one too low")
 @wrapping(_ATTENTION)
 def block_ids_off_by_one(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
@@ -126,7 +128,7 @@ def block_ids_off_by_one(
     return right(q, k, v, torch.where(selection > 0, selection - 1, selection), **rest)
 
 
-@fault("selection", "method:retrofit_padding", seen="llama.cpp#26338")
+@fault("selection", "method:retrofit_padding", seen="llama.cpp#26338", cause="padding")
 @wrapping("msa.padding.plan_packing")
 def blocks_anchored_to_cache_slots(
     right: Given, mask: Given, batch: int, q_len: int, k_len: int, at: Tensor
@@ -135,7 +137,7 @@ def blocks_anchored_to_cache_slots(
     return right(None, batch, q_len, k_len, at)
 
 
-@fault("selection", "correctness:topk-1", seen="MoBA#26")
+@fault("selection", "correctness:topk-1", seen="MoBA#26", cause="everything is attended")
 @wrapping(_ATTENTION)
 def one_block_means_everything(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
@@ -145,7 +147,7 @@ def one_block_means_everything(
     return right(q, k, v, chosen, **rest)
 
 
-@fault("selection", _LENGTHS, seen="flashinfer#2584")
+@fault("selection", _LENGTHS, seen="flashinfer#2584", cause="ties are broken")
 @wrapping(_BEST)
 def ties_go_to_the_higher_block(
     right: Given, scores: Tensor, local: Tensor, kept: int, local_blocks: int, sinks: int
@@ -159,7 +161,9 @@ def ties_go_to_the_higher_block(
     return (scores.shape[-1] - 1 - order)[..., :kept]
 
 
-@fault("selection", "correctness:many-blocks", seen="sglang#36807")
+@fault(
+    "selection", "correctness:many-blocks", seen="sglang#36807", cause="from there on never scored"
+)
 @wrapping(_SCORES)
 def candidate_buffer_overflows(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) -> Tensor:
     """Only the first 4096 blocks are candidates: right at 64K tokens, wrong beyond."""
@@ -168,7 +172,7 @@ def candidate_buffer_overflows(right: Given, q_idx: Tensor, keys: Tensor, *rest:
     return scores
 
 
-@fault("selection", _LENGTHS, seen="vllm#49896")
+@fault("selection", _LENGTHS, seen="vllm#49896", cause="a NaN score")
 @wrapping(_BEST)
 def nan_ranks_first(right: Given, scores: Tensor, *rest: Given) -> Given:
     """A NaN score beats every number."""
@@ -184,14 +188,14 @@ def nan_becomes_an_id(right: Given, scores: Tensor, *rest: Given) -> Tensor:
     return torch.where(broken & (chosen > 0), 2**31 - 1, chosen).int()
 
 
-@fault("selection", "correctness:group-of-8")
+@fault("selection", "correctness:group-of-8", cause="lower precision")
 @wrapping(_SCORES)
 def scores_in_bfloat16(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) -> Given:
     """Scores are rounded to bfloat16 before they are ranked."""
     return right(q_idx, keys, *rest).bfloat16().float()
 
 
-@fault("selection", _GROUPS)
+@fault("selection", _GROUPS, cause="first half of the index dimension")
 @wrapping(_SCORES)
 def half_of_the_index_channels(right: Given, q_idx: Tensor, keys: Tensor, *rest: Given) -> Given:
     """Only the first half of the index dimension is multiplied."""
@@ -199,7 +203,7 @@ def half_of_the_index_channels(right: Given, q_idx: Tensor, keys: Tensor, *rest:
     return right(q_idx[..., :half], keys[..., :half].contiguous(), *rest)
 
 
-@fault("selection", _GROUPS)
+@fault("selection", _GROUPS, cause="the magnitude of a product")
 @wrapping(_SCORES)
 def absolute_scores(
     right: Given, q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float

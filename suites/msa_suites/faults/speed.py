@@ -26,7 +26,13 @@ def _two_fifths_slower(call: Callable[[], Given], when: Callable[[Given], bool])
     return result
 
 
-@fault("speed", "work:prefill-4096-low", "speed:speed/chunk/4096/low", seen="sglang#35731")
+@fault(
+    "speed",
+    "work:prefill-4096-low",
+    "speed:speed/chunk/4096/low",
+    seen="sglang#35731",
+    cause="dense",
+)
 @wrapping(_ATTENTION)
 def silently_dense(
     right: Given, q: Tensor, k: Tensor, v: Tensor, selection: Tensor, **rest: Given
@@ -39,7 +45,13 @@ def silently_dense(
     return right(q, k, v, selection, **rest)
 
 
-@fault("speed", "work:decode-8192-low", "speed:speed/decode/8192", seen="aiconfigurator#1509")
+@fault(
+    "speed",
+    "work:decode-8192-low",
+    "speed:speed/decode/8192",
+    seen="aiconfigurator#1509",
+    cause="a copy",
+)
 @wrapping("msa.fast.decoding.sparse_decode")
 def pool_copied_in_every_call(
     right: Given, q: Tensor, k_pages: Tensor, v_pages: Tensor, *rest: Given, **more: Given
@@ -61,7 +73,7 @@ def planned_on_the_host_in_every_call(
     return right(*tensors, page_table=page_table, **rest) if plan else None
 
 
-@fault("speed", "work:prefill-4096-low")
+@fault("speed", "work:prefill-4096-low", cause="done twice")
 @wrapping("msa.fast.scoring.score_rows")
 def scores_computed_twice(right: Given, *args: Given) -> Given:
     """The index branch works twice for one answer."""
@@ -110,7 +122,7 @@ def every_key_for_bfloat16(
     return right(q, k, v, *rest, **more)
 
 
-@fault("speed", "work:retrofit")
+@fault("speed", "work:retrofit", cause="done twice")
 @wrapping("msa.retrofit.attention")
 def retrofit_computes_dense_too(
     right: Given, module: Given, query: Tensor, key: Tensor, *rest: Given, **more: Given
@@ -120,7 +132,7 @@ def retrofit_computes_dense_too(
     return right(module, query, key, *rest, **more)
 
 
-@fault("speed", "work:retrofit", seen="TensorRT-LLM#17721")
+@fault("speed", "work:retrofit", seen="TensorRT-LLM#17721", cause="made again in every layer")
 @wrapping("msa.retrofit_attention.Active.packing")
 def padding_planned_in_every_layer(right: Given, active: Given, *tensors: Given) -> Given:
     """The plan of a padded batch, which all layers share, is made again by each of them."""
@@ -128,7 +140,7 @@ def padding_planned_in_every_layer(right: Given, active: Given, *tensors: Given)
     return right(active, *tensors)
 
 
-@fault("memory", "work:prefill-4096-low")
+@fault("memory", "work:prefill-4096-low", cause="scores and masks of all tokens")
 @wrapping(_ATTEND)
 def scores_of_all_tokens_held(
     right: Given, q: Tensor, k: Tensor, *tensors: Tensor, **rest: Given
@@ -140,7 +152,7 @@ def scores_of_all_tokens_held(
     return result
 
 
-@fault("memory", "work:prefill-4096-low")
+@fault("memory", "work:prefill-4096-low", cause="keys for every head")
 @wrapping(_ATTENTION)
 def keys_repeated_for_every_head(
     right: Given, q: Tensor, k: Tensor, v: Tensor, *rest: Given, **more: Given
@@ -153,7 +165,7 @@ def keys_repeated_for_every_head(
     return result
 
 
-@fault("memory", "work:prefill-4096-low")
+@fault("memory", "work:prefill-4096-low", cause="kept after the call")
 @wrapping(_ATTEND)
 def every_result_kept(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     """A leak: each call adds to what is never let go."""
@@ -162,7 +174,7 @@ def every_result_kept(right: Given, *tensors: Tensor, **rest: Given) -> Given:
     return result
 
 
-@fault("memory", "work:retrofit")
+@fault("memory", "work:retrofit", cause="masks of all tokens")
 @wrapping("msa.retrofit.mask")
 def mask_of_every_pair(right: Given, *given: Given, **named: Given) -> Given:
     """A mask of every pair of tokens is made where padding would do."""

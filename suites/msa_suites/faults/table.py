@@ -54,6 +54,7 @@ class Fault:
         inject: makes the code wrong.
         seen: where it happened, or empty.
         needs: ``cpu`` or ``cuda``.
+        cause: words with which the gate's report must name it; empty where no report could.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Fault:
     inject: Callable[[Code], None]
     seen: str = ""
     needs: str = "cpu"
+    cause: str = ""
 
     @property
     def summary(self) -> str:
@@ -73,7 +75,7 @@ _TABLE: dict[str, Fault] = {}
 
 
 def fault(
-    kind: str, *gates: str, seen: str = "", needs: str = "cpu"
+    kind: str, *gates: str, seen: str = "", needs: str = "cpu", cause: str = ""
 ) -> Callable[[Callable[[Code], None]], Callable[[Code], None]]:
     """Enter a function into the table; see :class:`Fault`.
 
@@ -87,7 +89,7 @@ def fault(
         name = inject.__name__.replace("_", "-")
         if name in _TABLE:
             raise ValueError(f"fault: wanted a new name, got {name!r} twice")
-        _TABLE[name] = Fault(name, kind, gates, inject, seen, needs)
+        _TABLE[name] = Fault(name, kind, gates, inject, seen, needs, cause)
         return inject
 
     return enter

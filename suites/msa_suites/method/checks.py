@@ -12,7 +12,7 @@ from torch import Tensor
 
 from msa_harness.client import Worker
 from msa_harness.protocol import ref
-from msa_suites.method import oracle, oracle_model
+from msa_suites.method import causes, oracle, oracle_model
 from msa_suites.session import SUBJECT
 
 _SUBJECT = "msa_suites.method.subject"
@@ -51,10 +51,10 @@ def check_layer(worker: Worker) -> str:
     worker.load("prefill", f"{_SUBJECT}:prefill")
     out, selection = worker.call("prefill", "", [ref(SUBJECT), hidden, weights, asdict(shape)])
     found = zip(out.split(_LENGTHS), selection.split(_LENGTHS), strict=True)
-    return first(
-        _rows_problem(f"sequence {b}", mine, ids, want.hidden, want)
-        for b, ((mine, ids), want) in enumerate(zip(found, rows, strict=True))
-    )
+    for b, ((mine, ids), want) in enumerate(zip(found, rows, strict=True)):
+        if problem := _rows_problem(f"sequence {b}", mine, ids, want.hidden, want):
+            return problem + _likely(causes.of_layer(ids, hidden[b], weights, shape))
+    return ""
 
 
 def check_layer_bfloat16(worker: Worker) -> str:
@@ -84,15 +84,31 @@ def check_cache(worker: Worker) -> str:
     shape, weights, hidden, rows = _layer(local_blocks=1)
     worker.load("cached", f"{_SUBJECT}:cached")
     last = sum(_STEPS)
-    problems = []
     for used in (True, False):
         given = [hidden, weights, asdict(shape), list(_STEPS), used]
         outs, chosen = worker.call("cached", "", given)
         for b, want in enumerate(rows):
             who = f"request {b} on {'used' if used else 'fresh'} pages"
             part = want.last(last)
-            problems.append(_rows_problem(who, outs[b], chosen[b], part.out, part))
-    return first(problems)
+            problem = _rows_problem(who, outs[b], chosen[b], part.out, part)
+            if not problem:
+                continue
+            before = len(hidden[b]) - last
+            cut = before // 2 + 3  # as the subject appends the rest: in two chunks
+            why = causes.of_cache(
+                chosen[b],
+                hidden[b],
+                weights,
+                shape,
+                chunks=(cut, before - cut, *_STEPS),
+                shortest=len(hidden[b]) - min(_LENGTHS),
+            )
+            return problem + _likely(why)
+    return ""
+
+
+def _likely(cause: str) -> str:
+    return f"; likely cause: {cause}" if cause else ""
 
 
 def _rows_problem(

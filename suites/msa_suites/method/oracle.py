@@ -6,7 +6,7 @@ The method (paper, section 3) with MiniMax-M3's index branch: RMS norm per head 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from msa_suites.correctness.bruteforce import chosen_blocks
 
+#: A rotation of heads ``[T, H, D]``.
+Turn = Callable[[Tensor, "Shape"], Tensor]
 #: Rows whose last kept and first dropped score are closer than this may go either way.
 MARGIN = 1e-4
 
@@ -97,7 +99,7 @@ def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x / root * (1 + weight.double())
 
 
-def _rotated(x: Tensor, shape: Shape) -> Tensor:
+def rotated(x: Tensor, shape: Shape) -> Tensor:
     """Channel i and i + rotary / 2 as one complex number, turned by position * frequency."""
     half = shape.rotary // 2
     frequency = shape.theta ** (-torch.arange(half).double() * 2 / shape.rotary)
@@ -108,28 +110,50 @@ def _rotated(x: Tensor, shape: Shape) -> Tensor:
     return torch.cat([turned.real, turned.imag, x[..., 2 * half :]], -1)
 
 
+def _turned_heads(
+    hidden: Tensor, weights: Mapping[str, Tensor], shape: Shape, name: str, count: int, turn: Turn
+) -> Tensor:
+    heads = _heads(hidden, weights, name, count)
+    return turn(_normed(heads, weights[f"{name}_norm.weight"], shape.eps), shape)
+
+
+def index_heads(
+    hidden: Tensor, weights: Mapping[str, Tensor], shape: Shape, turn: Turn = rotated
+) -> tuple[Tensor, Tensor]:
+    """Index queries ``[T, Hkv, Di]`` and keys ``[T, Di]`` of one sequence."""
+    q_idx = _turned_heads(hidden, weights, shape, "indexer.q", shape.Hkv, turn)
+    return q_idx, _turned_heads(hidden, weights, shape, "indexer.k", 1, turn)[:, 0]
+
+
+def choose(queries: Tensor, keys: Tensor, shape: Shape) -> list[tuple[list[float], list[int]]]:
+    """Of every group: the best score of each block, and the blocks that the newest token keeps.
+
+    Args:
+        queries: index queries of the newest token ``[Hkv, Di]``.
+        keys: index keys so far ``[t + 1, Di]``.
+        shape: of the layer.
+    """
+    score = queries @ keys.T * shape.Di**-0.5
+    best = torch.stack([part.amax(1) for part in score.split(shape.block, 1)], 1).tolist()
+    forced = shape.local_blocks, shape.sink_blocks
+    newest = len(keys) - 1
+    return [(row, chosen_blocks(row, newest, shape.block, shape.topk, *forced)) for row in best]
+
+
 def layer(hidden: Tensor, weights: Mapping[str, Tensor], shape: Shape) -> Rows:
     """One sequence ``[T, hidden]`` through the layer."""
-
-    def normed(name: str, count: int) -> Tensor:
-        heads = _heads(hidden, weights, name, count)
-        return _rotated(_normed(heads, weights[f"{name}_norm.weight"], shape.eps), shape)
-
-    q, k = normed("q", shape.Hq), normed("k", shape.Hkv)
+    q = _turned_heads(hidden, weights, shape, "q", shape.Hq, rotated)
+    k = _turned_heads(hidden, weights, shape, "k", shape.Hkv, rotated)
     v = _heads(hidden, weights, "v", shape.Hkv)
-    q_idx, k_idx = normed("indexer.q", shape.Hkv), normed("indexer.k", 1)[:, 0]
+    q_idx, k_idx = index_heads(hidden, weights, shape)
     tokens, heads = len(hidden), shape.Hq // shape.Hkv
     out = torch.zeros(tokens, shape.Hq, shape.D, dtype=torch.float64)
     selection = torch.full((tokens, shape.Hkv, shape.topk), -1)
     decided = torch.ones(tokens, shape.Hkv, dtype=torch.bool)
     for t in range(tokens):
-        score = q_idx[t] @ k_idx[: t + 1].T * shape.Di**-0.5  # [Hkv, t + 1]
-        best = torch.stack([part.amax(1) for part in score.split(shape.block, 1)], 1)
-        for g in range(shape.Hkv):
-            forced = shape.local_blocks, shape.sink_blocks
-            kept = chosen_blocks(best[g].tolist(), t, shape.block, shape.topk, *forced)
+        for g, (best, kept) in enumerate(choose(q_idx[t], k_idx[: t + 1], shape)):
             selection[t, g, : len(kept)] = torch.tensor(kept)
-            decided[t, g] = _is_decided(best[g], kept, shape)
+            decided[t, g] = _is_decided(best, kept, shape)
             seen = torch.tensor([s for s in range(t + 1) if s // shape.block in kept])
             mine = slice(g * heads, (g + 1) * heads)
             weight = torch.softmax(q[t, mine] @ k[seen, g].T * shape.D**-0.5, -1)
@@ -137,8 +161,8 @@ def layer(hidden: Tensor, weights: Mapping[str, Tensor], shape: Shape) -> Rows:
     return Rows(out, out.flatten(1) @ weights["o_proj.weight"].double().T, decided, selection)
 
 
-def _is_decided(scores: Tensor, kept: Sequence[int], shape: Shape) -> bool:
+def _is_decided(scores: Sequence[float], kept: Sequence[int], shape: Shape) -> bool:
     free = range(shape.sink_blocks, len(scores) - shape.local_blocks)
-    chosen = [float(scores[b]) for b in kept if b in free]
-    dropped = [float(scores[b]) for b in range(len(scores)) if b not in kept]
+    chosen = [scores[b] for b in kept if b in free]
+    dropped = [scores[b] for b in range(len(scores)) if b not in kept]
     return not chosen or not dropped or min(chosen) - max(dropped) > MARGIN

@@ -1,0 +1,56 @@
+"""Inputs as somebody has them who reads bytes of E4M3, or their factors, in another way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msa.quantized import E4M3
+from msa_suites.correctness.material import Material
+from msa_suites.inputs import Inputs
+
+_FORMATS = {
+    "E4M3 FNUZ": torch.float8_e4m3fnuz,
+    "E5M2": torch.float8_e5m2,
+}
+
+
+def misreadings(m: Material, names: tuple[str, ...]) -> Iterator[tuple[str, Inputs]]:
+    """Causes and the values that they give, float64.
+
+    Args:
+        m: of the case; nothing comes where none of the tensors is in E4M3.
+        names: of the tensors that are read.
+    """
+    held = [name for name in names if getattr(m.inputs, name).dtype == E4M3]
+    for name in held:
+        factor = m.inputs.descales[name].double()[:, None]
+        plain = getattr(m.exactly, name)
+        yield (
+            f"the factor of {name} ({name}_descale) is dropped",
+            _with(m.exactly, {name: plain / factor}),
+        )
+        yield (
+            f"the factor of the first head of {name} serves all heads",
+            _with(m.exactly, {name: plain / factor * factor[0]}),
+        )
+    if held:
+        dropped = {name: _decoded(m, name, E4M3, factors=False) for name in held}
+        yield "all factors (descale) are dropped", _with(m.exactly, dropped)
+        for words, dtype in _FORMATS.items():
+            other = {name: _decoded(m, name, dtype, factors=True) for name in held}
+            yield f"bytes are read as {words} instead of E4M3 FN", _with(m.exactly, other)
+
+
+def _with(x: Inputs, changed: dict[str, Any]) -> Inputs:
+    return replace(x, **changed)
+
+
+def _decoded(m: Material, name: str, dtype: torch.dtype, *, factors: bool) -> Tensor:
+    stored: Tensor = getattr(m.inputs, name)
+    values = stored.view(dtype).double()
+    return values * m.inputs.descales[name].double()[:, None] if factors else values

@@ -1,0 +1,115 @@
+"""What a failed check says of the cause: on wrong implementations that were not written for it."""
+
+from __future__ import annotations
+
+import faulty_attending as attending
+import faulty_backward as backward
+import faulty_buffers as buffers
+import faulty_quantized as quantized
+import faulty_selecting as selecting
+import pytest
+import torch
+from faulty_method import Method
+
+import msa_kernels
+from msa_suites.cases import case_named
+from msa_suites.correctness import Materials, iterate_checks, local_call, plan
+from msa_suites.correctness.run import FAILED
+
+#: Wrong implementation -> the case that shows it, and words of the cause that must be named.
+CAUSES = {
+    attending.PageForBlock: ("lengths-127-128-129", "a page size?"),
+    attending.BlockOffByOne: ("lengths-127-128-129", "block ids are one too"),
+    attending.OneBlockIsEverything: ("topk-1", "everything is attended"),
+    attending.Dense: ("lengths-127-128-129", "everything is attended"),
+    attending.FutureOfLocalBlock: ("lengths-127-128-129", "future tokens of the local block"),
+    attending.SelfHidden: ("lengths-127-128-129", "positions are one too low"),
+    attending.NextVisible: ("lengths-127-128-129", "positions are one too high"),
+    attending.TopLeft: ("chunk-inside-block", "top-left"),
+    attending.AdditiveMask: ("bfloat16", "additive mask"),
+    attending.HeadsByModulo: ("group-of-3", "h % Hkv"),
+    attending.SwappedSelection: ("tokens-equal-heads", "the layout is swapped"),
+    attending.BatchOffsetTwice: ("lengths-127-128-129", "added twice"),
+    attending.ScaleMissing: ("lengths-127-128-129", "the scale of the logits is missing"),
+    attending.ScaleIgnored: ("lengths-127-128-129", "the scale that is given is ignored"),
+    attending.NoShiftInSoftmax: ("lengths-127-128-129", "the maximum is not taken off"),
+    attending.RunningMaximumFromZero: ("lengths-127-128-129", "the maximum is not taken off"),
+    attending.LowPrecisionSums: ("lengths-127-128-129", "lower precision"),
+    attending.LowPrecisionInputs: ("lengths-127-128-129", "lower precision"),
+    attending.SlightlyTooLarge: ("lengths-127-128-129", "times what is right"),
+    attending.EmptyEntryIsFirstBlock: ("lengths-127-128-129", "read as the first block"),
+    attending.EmptyRowIsNan: ("lengths-127-128-129", "rows without any block"),
+    attending.NanTimesZero: ("lengths-127-128-129", "garbage times zero"),
+    attending.LseBase2: ("lengths-127-128-129", "base 2"),
+    attending.MergeNan: ("lengths-127-128-129", "an empty part"),
+    attending.MergeUnweighted: ("lengths-127-128-129", "not weighted"),
+    backward.SharedBlockLastWriterWins: ("chunk-inside-block", "share a block"),
+    backward.LostWhereSlotsAreLeftOver: ("chunk-inside-block", "empty slots add nothing"),
+    backward.EmptyRowsAreNan: ("chunk-inside-block", "rows without any block"),
+    backward.GradientsAreZero: ("chunk-inside-block", "never written: zero"),
+    buffers.LargeGroupPartlyStored: ("group-of-16", "heads 8 to 15 never written"),
+    buffers.SwappedOutput: ("lengths-127-128-129", "the layout is swapped"),
+    buffers.StridesIgnored: ("lengths-127-128-129", "strides"),
+    buffers.AllZero: ("lengths-127-128-129", "all zero"),
+    buffers.Stale: ("lengths-127-128-129", "an earlier call"),
+    buffers.OneBuffer: ("lengths-127-128-129", "an earlier call"),
+    buffers.Noisy: ("lengths-127-128-129", "a race"),
+    buffers.TailUnmasked: ("decode", "tail of the last page"),
+    buffers.EmptyEntryIsLastPage: ("decode-several", "looked up in the page table"),
+    buffers.PagesUnshuffled: ("decode", "order of their numbers"),
+    buffers.PagesTokenFirst: ("decode", "tokens first (NHD)"),
+    quantized.OneFactorForAll: ("fp8", "the first head"),
+    quantized.AnotherFormat: ("fp8", "read as E4M3 FNUZ"),
+    quantized.TwoBitsOfMantissa: ("fp8", "read as E5M2"),
+    selecting.MeanPool: ("lengths-127-128-129", "the mean of a block's scores"),
+    selecting.SharedByMaximum: ("group-of-3", "one selection for all groups"),
+    selecting.SharedFromFirst: ("group-of-3", "one selection for all groups"),
+    selecting.LocalNotForced: ("lengths-127-128-129", "the local block is not forced"),
+    selecting.SinkIgnored: ("sink-1", "a forced block is missing"),
+    selecting.FirstBlocksOnly: ("many-blocks", "never chosen"),
+    selecting.Absolute: ("lengths-127-128-129", "the magnitude of a product"),
+    selecting.LowPrecisionScores: ("lengths-127-128-129", "lower precision"),
+    selecting.HalfTheIndexDim: ("lengths-127-128-129", "first half of the index dimension"),
+    selecting.OneTooFew: ("lengths-127-128-129", "the wrong number of blocks"),
+    selecting.FutureScored: ("lengths-127-128-129", "future tokens of the query's own block"),
+    selecting.IndexScaleMissing: ("lengths-127-128-129", "the scale is missing"),
+    selecting.NanFirst: ("lengths-127-128-129", "a NaN score"),
+    selecting.NanAsId: ("lengths-127-128-129", "a NaN score"),
+}
+
+
+@pytest.fixture(scope="module")
+def materials():
+    return Materials(keep=True)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("fault", CAUSES, ids=lambda fault: fault.__name__)
+def test_the_first_failure_names_the_cause(fault, materials):
+    case, words = CAUSES[fault]
+    found = msa_kernels.load(fault())
+    capabilities = msa_kernels.capabilities(found)
+    table = plan(cases=[case_named(case)])
+    results = iterate_checks(local_call(found), capabilities, table=table, materials=materials)
+    first = next((r for r in results if r.status == FAILED), None)
+    assert first is not None
+    assert words in first.detail
+
+
+def test_what_is_right_has_no_cause(materials):
+    results = list(
+        iterate_checks(
+            local_call(Method()),
+            msa_kernels.capabilities(Method()),
+            table=plan(cases=[case_named("lengths-127-128-129"), case_named("decode")]),
+            materials=materials,
+        )
+    )
+    assert not any("likely cause" in r.detail for r in results)
