@@ -44,6 +44,9 @@ IMPLEMENTATIONS: dict[str, str] = {
     "triton": "msa_kernels.triton_ops",
     "dense_sdpa": "msa_kernels.adapters.dense_sdpa",
     "transformers": "msa_kernels.adapters.transformers_m3",
+    "flex_attention": "msa_kernels.adapters.flex_attention",
+    "fmha_sm100": "msa_kernels.adapters.fmha_sm100",
+    "hub": "msa_kernels.adapters.hub_msa",
 }
 
 

@@ -139,6 +139,21 @@ class PagesUnshuffled(Method):
         return super().gather_pages(pages, torch.sort(table).values, length, block)
 
 
+class DecodeWantsAscendingIds(Method):
+    """Merges the lists of a tile: an id that is lower than one before it is lost."""
+
+    def sparse_decode(self, q, k_pages, v_pages, selection, **keywords):
+        before = torch.nn.functional.pad(selection[..., :-1], (1, 0), value=-1).cummax(-1).values
+        kept = torch.where(selection > before, selection, -1)
+        return super().sparse_decode(q, k_pages, v_pages, kept, **keywords)
+
+
+class ScaleOfTheCacheAssumed(Method):
+    def sparse_decode(self, q, *tensors, scale, **keywords):
+        del scale
+        return super().sparse_decode(q, *tensors, scale=q.shape[-1] ** -0.5, **keywords)
+
+
 class PagesTokenFirst(Method):
     """[page, head, token, D] read as [page, token, head, D]."""
 
@@ -166,4 +181,6 @@ OPERATIONS = [
     EmptyEntryIsLastPage,
     PagesUnshuffled,
     PagesTokenFirst,
+    DecodeWantsAscendingIds,
+    ScaleOfTheCacheAssumed,
 ]

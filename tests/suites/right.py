@@ -64,4 +64,20 @@ class HigherBlockFirst(Method):
         return super().select_blocks(-order.argsort(-1).float(), **keywords)
 
 
-RIGHT = [Method, LowPrecisionEager, Online, LocalFirst, HigherBlockFirst]
+class DeltaOfTheGivenOutput(Method):
+    """Gradients with the sum of dO times O of the output that is given, which is rounded."""
+
+    def sparse_attention_backward(self, dout, q, k, v, out, lse, selection, **keywords):
+        again = super().sparse_attention_backward
+        dq, dk, dv = again(dout, q, k, v, out, lse, selection, **keywords)
+        wide = [x.float() for x in (q, k, v)]
+        exact, _ = Method.sparse_attention(Method(), *wide, selection, **keywords)
+        towards, _ = Method.sparse_attention(
+            Method(), wide[0], wide[1], wide[1], selection, **keywords
+        )
+        off = (dout.float() * (exact - out.float())).sum(-1, keepdim=True) * keywords["scale"]
+        _, _, keys = again(off * wide[0], *wide, out, lse, selection, **keywords)
+        return (dq + off * towards).to(q.dtype), (dk + keys).to(k.dtype), dv
+
+
+RIGHT = [Method, DeltaOfTheGivenOutput, LowPrecisionEager, Online, LocalFirst, HigherBlockFirst]

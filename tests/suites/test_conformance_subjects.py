@@ -46,6 +46,8 @@ SHOWN_BY = {
     "EmptyEntryIsLastPage": ("decode",),
     "PagesUnshuffled": ("decode",),
     "PagesTokenFirst": ("decode",),
+    "DecodeWantsAscendingIds": ("decode",),
+    "ScaleOfTheCacheAssumed": ("decode",),
 }
 MOST = ("lengths-127-128-129", "chunk-inside-block", "bfloat16")
 

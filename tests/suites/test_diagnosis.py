@@ -57,6 +57,8 @@ CAUSES = {
     buffers.TailUnmasked: ("decode", "tail of the last page"),
     buffers.EmptyEntryIsLastPage: ("decode-several", "looked up in the page table"),
     buffers.PagesUnshuffled: ("decode", "order of their numbers"),
+    buffers.DecodeWantsAscendingIds: ("decode", "in ascending order"),
+    buffers.ScaleOfTheCacheAssumed: ("decode", "the scale that is given is ignored"),
     buffers.PagesTokenFirst: ("decode", "tokens first (NHD)"),
     quantized.OneFactorForAll: ("fp8", "the first head"),
     quantized.AnotherFormat: ("fp8", "read as E4M3 FNUZ"),

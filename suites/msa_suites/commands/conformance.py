@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from msa_suites import runner
     from msa_suites.cases import load_cases
-    from msa_suites.correctness.run import conforms, to_document
+    from msa_suites.correctness.run import FAILED, conforms, to_document
     from msa_suites.correctness.suite import check_side
     from msa_suites.plan import plan_conformance
     from msa_suites.repeating import repeat_check
@@ -53,7 +53,11 @@ def run(args: argparse.Namespace) -> int:
             judge_paths=plan.judge_paths,
             say=say,
         )
-        results = list(check_side(session, "head", only=tuple(args.check or ()), cells=cells))
+        results = []
+        for result in check_side(session, "head", only=tuple(args.check or ()), cells=cells):
+            results.append(result)
+            if result.status == FAILED:  # hours may pass before the end
+                say(f"FAILED {result.detail} [{result.case}]")
     document = to_document(
         results,
         implementation=args.implementation,

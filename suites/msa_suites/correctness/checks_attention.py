@@ -31,12 +31,15 @@ def attention_lse(t: Trial) -> None:
 
 def attention_permuted(t: Trial) -> None:
     """The order of a selection's entries changes nothing."""
-    chosen = t.material.selection
-    order = torch.randperm(chosen.shape[-1], generator=torch.Generator().manual_seed(t.case.seed))
-    mixed = chosen[..., order]
-    # Left-packed again: the contract has the empty entries last.
+    _attend_given(t, permuted(t.material.selection, t.case.seed))
+
+
+def permuted(selection: Tensor, seed: int) -> Tensor:
+    """The same sets in another order, the empty entries last as the contract has them."""
+    order = torch.randperm(selection.shape[-1], generator=torch.Generator().manual_seed(seed))
+    mixed = selection[..., order]
     packed = torch.argsort((mixed < 0).to(torch.int8), dim=-1, stable=True)
-    _attend_given(t, mixed.gather(-1, packed))
+    return mixed.gather(-1, packed)
 
 
 def attention_empty_rows(t: Trial) -> None:

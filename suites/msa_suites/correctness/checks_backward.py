@@ -58,12 +58,34 @@ def _differentiate(t: Trial, chosen: Tensor) -> None:
     precise = (dout.double(), exact.q, exact.k, exact.v, out.double(), lse, chosen)
     truth = reference.sparse_attention_backward(*precise, **settings)
     eager = eager_backward(dout, x.q, x.k, x.v, chosen, **settings)
-    for name, mine, right, yardstick in zip(_NAMES, got, truth, eager, strict=True):
+    slacks = _slacks(precise, torch.finfo(x.q.dtype).eps, settings)
+    for name, mine, right, yardstick, slack in zip(_NAMES, got, truth, eager, slacks, strict=True):
         assert mine is not None
-        wrong = compare(mine, right, eager=yardstick, dtype=x.q.dtype, times=GRADIENT_TIMES)
+        how: dict[str, Any] = {"dtype": x.q.dtype, "times": GRADIENT_TIMES, "slack": slack}
+        wrong = compare(mine, right, eager=yardstick, **how)
         if wrong is not None:
             cause = "" if name == "dq" else _key_cause(name, mine, precise, settings)
             t.fail(name, wrong, cause=cause)
+
+
+def _slacks(
+    precise: tuple[Tensor, ...], eps: float, settings: dict[str, Any]
+) -> tuple[Tensor, Tensor, None]:
+    """What the rounding of ``out`` moves in each row of dq and dk: L2, float64 ``[T, H]``.
+
+    Who takes the sum of dO times O from the rounded output that it is given, as kernels do, is off
+    by up to ``eps |dO * O|`` (3.5 standard deviations of the rounding) in every logit's gradient.
+    Where these cancel, in a row of few tokens, that is much of what is left.
+    """
+    dout, q, k, _, out, lse, chosen = precise
+    off = eps * (dout * out).norm(dim=-1)
+    # Weights times keys, and weights times queries: the logits' gradients move by as much.
+    towards, _ = reference.sparse_attention(q, k, k, chosen, **settings)
+    moved = torch.zeros_like(q)
+    moved[..., 0] = off * q.norm(dim=-1)
+    _, _, keys = reference.sparse_attention_backward(moved, q, k, k, out, lse, chosen, **settings)
+    scale = settings["scale"]
+    return scale * off * towards.norm(dim=-1), scale * keys[..., 0], None
 
 
 def _key_cause(

@@ -25,9 +25,13 @@ _QUERIES = {
     "block_scores": {0: "q_idx"},
     "sparse_attention": {0: "q"},
     "attend": {0: "q", 3: "q_idx"},
+    "sparse_decode": {0: "q"},
+    "paged_block_scores": {0: "q_idx"},
+    "attend_paged": {0: "q", 1: "q_idx"},
 }
 #: Held against their own plain result here, and against what is right in their own checks.
-_OTHERS = (*checks_paged.OPERATIONS, "combine", "sparse_attention_backward", "index_kl")
+_GRADIENTS = ("sparse_attention_backward", "index_kl")
+_OTHERS = (*checks_paged.OPERATIONS, "combine", *_GRADIENTS)
 
 
 def _calls(
@@ -35,11 +39,16 @@ def _calls(
 ) -> Iterator[tuple[str, Arguments]]:
     """Every operation ``among`` these that can run the case, with its arguments.
 
+    A case with the tag "threads" is long, to see what threads do to each other in a forward: there
+    the gradients are left to the shorter ones, for an interpreter takes half an hour for each.
+
     Raises:
         Skipped: none can.
     """
     reasons, found = [], False
     for operation in among:
+        if "threads" in t.case.tags and operation in _GRADIENTS:
+            continue
         if reason := t.subject.why_not(operation, t.case):
             reasons.append(reason)
             continue
@@ -128,7 +137,10 @@ def scales(t: Trial) -> None:
             else:
                 halved[i] = tensors[i] / 2
         result = t.run(operation, (tuple(halved), {**keywords, **doubled}))
-        _judge(t, operation, result, t.material)
+        if operation in _OTHERS:
+            _alike(t, operation, (tensors, keywords), result)
+        else:
+            _judge(t, operation, result, t.material)
 
 
 def gaps(t: Trial) -> None:
@@ -139,10 +151,7 @@ def gaps(t: Trial) -> None:
         gapped = {"page_table": with_gaps(table)} if isinstance(table, Tensor) else {}
         result = t.run(operation, (views, {**keywords, **gapped}))
         if operation in _OTHERS:
-            plain = t.run(operation, (tensors, keywords))
-            for a, b in zip(plain, result, strict=True):
-                if a is not None and b is not None:
-                    _close(t, operation, a, b)
+            _alike(t, operation, (tensors, keywords), result)
             continue
         _judge(t, operation, result, t.material)
 
@@ -167,6 +176,13 @@ def _judge(t: Trial, operation: str, result: list[Tensor | None], m: Material) -
         error = torch.where(m.scores.isfinite(), first.double() - m.scores.double(), 0.0).abs()
         if bool((error > m.tolerance[..., None]).any()) or bool(first.isnan().any()):
             raise Failed(f"block_scores: maximum error {float(error.max()):.3g}", judged=True)
+
+
+def _alike(t: Trial, operation: str, arguments: Arguments, result: list[Tensor | None]) -> None:
+    """Hold a result against that of plain arguments."""
+    for a, b in zip(t.run(operation, arguments), result, strict=True):
+        if a is not None and b is not None:
+            _close(t, operation, a, b)
 
 
 def _close(t: Trial, operation: str, a: Tensor, b: Tensor) -> None:

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor
 
-from msa_suites.correctness.checks_attention import compare_given, compare_lse
+from msa_suites.correctness.checks_attention import compare_given, compare_lse, permuted
 from msa_suites.correctness.checks_selection import judge_scores
 from msa_suites.correctness.material import Material
 from msa_suites.correctness.subject import Arguments, Failed, Skipped
@@ -36,6 +36,11 @@ def decode_empty_rows(t: Trial) -> None:
     chosen = t.material.selection.clone()
     chosen[::2, 0] = -1
     _decode(t, chosen)
+
+
+def decode_permuted(t: Trial) -> None:
+    """The order of a selection's entries changes nothing."""
+    _decode(t, permuted(t.material.selection, t.case.seed))
 
 
 def paged_scores(t: Trial) -> None:

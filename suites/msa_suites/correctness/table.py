@@ -124,6 +124,12 @@ CHECKS: dict[str, Check] = {
         "decode",
         means="an empty entry (-1) is looked up in the page table, or rows without any block fail",
     ),
+    "decode_permuted": Check(
+        _paged.decode_permuted,
+        "sparse_decode",
+        "decode",
+        means="block ids are taken to come in an order",
+    ),
     "paged_scores": Check(_paged.paged_scores, "paged_block_scores", "decode"),
     "paged_scores_own_keys": Check(
         _paged.paged_scores_own_keys,

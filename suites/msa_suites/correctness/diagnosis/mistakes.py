@@ -40,6 +40,12 @@ def _heads_first(given: Tensor) -> Tensor:
     return given.reshape(groups, rows, width).transpose(0, 1)
 
 
+def _ascending_only(given: Tensor) -> Tensor:
+    """What a merge of sorted lists keeps of an unsorted one."""
+    before = torch.nn.functional.pad(given[..., :-1], (1, 0), value=-1).cummax(-1).values
+    return given.masked_fill(given <= before, -1)
+
+
 def _first_half(given: Tensor) -> Tensor:
     kept = torch.arange(given.shape[-1]) < max(1, given.shape[-1] // 2)
     return given.masked_fill(~kept, -1)
@@ -102,6 +108,7 @@ READING = (
         "one selection for all groups: every group uses that of the first",
         reading=lambda ids: ids[:, :1].expand_as(ids),
     ),
+    Mistake("block ids are taken to come in ascending order", reading=_ascending_only),
     Mistake("only the first half of the selected blocks is attended", reading=_first_half),
     Mistake("only the second half of the selected blocks is attended", reading=_second_half),
     Mistake("the last selected block is lost", reading=_without(-1)),
