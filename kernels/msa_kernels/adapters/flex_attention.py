@@ -7,6 +7,8 @@ written to be right, not fast. It has no gradient here: on a CPU FlexAttention h
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -78,14 +80,17 @@ def _attend(
     mask: BlockMask = create_block_mask(
         keep, None, q.shape[1], s.q_len, s.k_len, device=q.device.type
     )
-    out, more = flex_attention(
-        q.transpose(0, 1)[None],
-        k.transpose(0, 1)[None],
-        v.transpose(0, 1)[None],
-        block_mask=mask,
-        scale=scale,
-        enable_gqa=heads > 1,
-        return_aux=AuxRequest(lse=True),
-    )
+    with warnings.catch_warnings():
+        # Uncompiled is what is wanted here.
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        out, more = flex_attention(
+            q.transpose(0, 1)[None],
+            k.transpose(0, 1)[None],
+            v.transpose(0, 1)[None],
+            block_mask=mask,
+            scale=scale,
+            enable_gqa=heads > 1,
+            return_aux=AuxRequest(lse=True),
+        )
     assert more.lse is not None  # it was asked for
     return out[0].transpose(0, 1), more.lse[0].transpose(0, 1)
