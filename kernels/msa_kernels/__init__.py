@@ -1,13 +1,15 @@
 """Implementations of the operations of MSA, chosen by name and never by accident.
 
-An implementation is named by this table, or as ``module``, ``module:object`` or
-``path/to/file.py:object``. What is asked for runs or says why it cannot; nothing falls back.
+An implementation is named by this table, by an entry point of the group
+``msa_bench.implementations``, or as ``module``, ``module:object`` or ``path/to/file.py:object``.
+What is asked for runs or says why it cannot; nothing falls back.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import sys
@@ -21,6 +23,7 @@ from msa_kernels.contract import OPERATIONS, Capabilities
 from msa_kernels.identity import Identity, identity_of
 
 __all__ = [
+    "GROUP",
     "IMPLEMENTATIONS",
     "OPERATIONS",
     "Capabilities",
@@ -47,7 +50,12 @@ IMPLEMENTATIONS: dict[str, str] = {
     "flex_attention": "msa_kernels.adapters.flex_attention",
     "fmha_sm100": "msa_kernels.adapters.fmha_sm100",
     "hub": "msa_kernels.adapters.hub_msa",
+    "flashinfer": "msa_kernels.adapters.flashinfer_msa",
 }
+
+
+#: Entry points by which an installed package names its own.
+GROUP = "msa_bench.implementations"
 
 
 class ImplementationError(ValueError):
@@ -87,7 +95,7 @@ def load(spec: str | object) -> Any:  # noqa: ANN401  # what outsiders write has
     """The implementation that ``spec`` names: an object with some of :data:`OPERATIONS`.
 
     Args:
-        spec: a name of :data:`IMPLEMENTATIONS`, ``module``, ``module:object``,
+        spec: a name of :data:`IMPLEMENTATIONS` or of an entry point, ``module``, ``module:object``,
             ``path/to/file.py:object``, or an implementation itself. A class is called without
             arguments; a callable without operations becomes ``attend``.
 
@@ -172,12 +180,18 @@ def card(spec: str) -> dict[str, object]:
 def describe() -> tuple[Description, ...]:
     """Every implementation of the table, and why one cannot run here."""
     rows = []
-    for name, where in IMPLEMENTATIONS.items():
+    for name, where in {**_installed(), **IMPLEMENTATIONS}.items():
         try:
             rows.append(Description(name, where, operations(load(name)), ""))
         except ImplementationError as error:
             rows.append(Description(name, where, (), str(error)))
     return tuple(rows)
+
+
+def _installed() -> dict[str, str]:
+    """Names that installed packages have entered, and where they point; ours cannot be taken."""
+    found = importlib.metadata.entry_points(group=GROUP)
+    return {one.name: one.value for one in found if one.name not in IMPLEMENTATIONS}
 
 
 def _shown(spec: object) -> str:
@@ -190,9 +204,10 @@ def find(spec: str) -> Any:  # noqa: ANN401  # what outsiders write has no commo
     Raises:
         ImplementationError: no such name, module or object.
     """
-    place = IMPLEMENTATIONS.get(spec)
+    place = IMPLEMENTATIONS.get(spec) or _installed().get(spec)
     if place is None and not any(sign in spec for sign in ".:/"):
-        near = difflib.get_close_matches(spec, IMPLEMENTATIONS, n=3)
+        names = {**IMPLEMENTATIONS, **_installed()}
+        near = difflib.get_close_matches(spec, names, n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         try:
             known = importlib.util.find_spec(spec) is not None
@@ -200,7 +215,7 @@ def find(spec: str) -> Any:  # noqa: ANN401  # what outsiders write has no commo
             known = False
         if not known:
             raise ImplementationError(
-                f"implementation: wanted one of {', '.join(IMPLEMENTATIONS)}, a module or "
+                f"implementation: wanted one of {', '.join(names)}, a module or "
                 f"module:object, got {spec!r}{hint}"
             )
     module_name, _, path = (place or spec).partition(":")

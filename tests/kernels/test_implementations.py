@@ -111,6 +111,23 @@ except msa_kernels.ImplementationError as error:
     assert f"implementation 'triton' cannot run here: {reason}" in done.stdout
 
 
+def test_an_installed_package_enters_its_own_name(tmp_path, monkeypatch):
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    entries = "theirs_msa = theirs_package:attend\ntorch = theirs_package:attend\n"
+    (info / "entry_points.txt").write_text(f"[{msa_kernels.GROUP}]\n{entries}")
+    (tmp_path / "theirs_package.py").write_text("def attend(q, k, v, q_idx, k_idx): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert msa_kernels.identity(msa_kernels.load("theirs_msa")).name == "theirs_package:attend"
+    rows = {row.name: row for row in msa_kernels.describe()}
+    assert rows["theirs_msa"].operations == ("attend",)
+    # Nobody takes a name of ours.
+    assert rows["torch"].where == "msa.fast"
+    with pytest.raises(msa_kernels.ImplementationError, match="did you mean theirs_msa"):
+        msa_kernels.load("their_msa")
+
+
 def test_describe_has_a_row_or_a_reason_for_each():
     rows = {row.name: row for row in msa_kernels.describe()}
     assert set(rows) == set(msa_kernels.IMPLEMENTATIONS)

@@ -29,7 +29,7 @@ def again(check, case):
 
 
 def test_samples_carry_one_zero_and_none():
-    samples = to_samples(RESULTS, subject="head", ran="x 1", repro=again)
+    samples = to_samples(RESULTS, subject="head", ran="x 1", repro=lambda r: again(r.check, r.case))
     assert [s.value for s in samples] == [1.0, 0.0, None]
     assert [s.series for s in samples] == [
         "correctness/scores",

@@ -186,7 +186,7 @@ def to_samples(
     *,
     subject: str,
     ran: str = "",
-    repro: Callable[[str, str], str] = lambda _check, _case: "",
+    repro: Callable[[CheckResult], str] = lambda _result: "",
 ) -> list[Sample]:
     """Records of the results: series ``correctness/<check>``, item the case's name.
 
@@ -194,7 +194,7 @@ def to_samples(
         results: of one subject.
         subject: ``base`` or ``head``.
         ran: identity of what ran.
-        repro: command that repeats a check on a case.
+        repro: command that repeats a result.
     """
     value = {PASSED: 1.0, FAILED: 0.0, SKIPPED: None}
     return [
@@ -207,7 +207,7 @@ def to_samples(
             value=value[r.status],
             detail=r.detail,
             ran=ran,
-            repro=repro(r.check, r.case),
+            repro=repro(r),
         )
         for r in results
     ]

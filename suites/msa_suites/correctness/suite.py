@@ -185,4 +185,9 @@ def _is_done(session: Session, label: str, check: str, case: str) -> bool:
 
 
 def _samples(session: Session, label: str, results: list[CheckResult]) -> list[Sample]:
-    return to_samples(results, subject=label, ran=session.ran(label), repro=session.repeat_check)
+    def repro(result: CheckResult) -> str:
+        if result.status == FAILED:
+            return session.repeat_check(result.check, result.case)
+        return session.repro("correctness")
+
+    return to_samples(results, subject=label, ran=session.ran(label), repro=repro)
