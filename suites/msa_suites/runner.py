@@ -29,6 +29,7 @@ from msa_suites import SUITES, TIMED
 from msa_suites.plan import Plan
 from msa_suites.session import WITHHELD, Session
 from msa_suites.software import check_resumed, software_samples, voids
+from msa_suites.speed.weighted import asked_of, weighted_samples
 from msa_suites.together import merged
 
 
@@ -160,18 +161,27 @@ def settle(
     """Judge, and measure more where the judge asks for it, until nothing is left to ask."""
     today = judging_day(store.header.created)  # once: a run over midnight keeps its waivers
 
+    timed = mode == "paired" and any(name in TIMED for name in suites)
+
+    def mean() -> list[Sample]:
+        """The weighted mean of own shapes, in the pairs that do not have it yet."""
+        return weighted_samples(store.samples(), session.cases) if timed else []
+
     def judge_now() -> Outcome:
-        return judge(store.samples(), gates, today, mode=mode, suites=suites, seed=session.seed)
+        samples = [*store.samples(), *mean()]
+        return judge(samples, gates, today, mode=mode, suites=suites, seed=session.seed)
 
     def add(wanted: Mapping[str, str]) -> bool:
         before = len(store.done_keys())
         now = dataclasses.replace(session, done=frozenset(store.done_keys()))
         speed = cast(SettlingSuite, suite_named("speed"))
-        for batch in speed.measure_more(now, wanted):
+        for batch in speed.measure_more(now, asked_of(wanted, session.cases)):
             store.append(batch)
         return len(store.done_keys()) > before
 
-    return settled(judge_now, add) if mode == "paired" else judge_now()
+    outcome = settled(judge_now, add) if mode == "paired" else judge_now()
+    store.append(mean())
+    return outcome
 
 
 def finish(store: RunStore, outcome: Outcome, limits: Mapping[str, object] | None) -> None:

@@ -26,7 +26,7 @@ from msa_suites.session import Session
 #: Options that a command which repeats a series must carry, where they are not the default.
 _REPEATED = {
     **dict.fromkeys(("base", "head", "base_python", "head_python", "base_path", "head_path")),
-    **dict.fromkeys(("model", "cases")),
+    **dict.fromkeys(("model", "cases", "gates")),
     **{"profile": "quick", "device": "cpu", "seed": 0},
 }
 
@@ -107,6 +107,8 @@ def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
     common = [f"--implementation {shlex.quote(args.implementation)}"]
     for name, default in _REPEATED.items():
         value = getattr(args, name, default)
+        if name == "gates" and value is not None and value == options.gates_file(value.stem):
+            value = value.stem  # shipped, and known by name
         if value not in (None, "", default):
             common.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
     may_differ = getattr(args, "may_differ", None) or ()

@@ -13,6 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 PROFILES = ("quick", "standard", "full")
+#: Tables of thresholds that `--gates` knows by name.
+SHIPPED_GATES = ("acceptance",)
 
 
 def stderr_console() -> Console:
@@ -56,6 +58,14 @@ def gibibytes(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"wanted a number of GiB above 0, got {text!r}")
     return value * (1 << 30)
+
+
+def gates_file(text: str) -> Path:
+    """An argparse type: a file of thresholds, or the name of one that is shipped."""
+    import msa_suites
+
+    shipped = Path(msa_suites.__file__).parent / f"{text}.toml"
+    return shipped if text in SHIPPED_GATES else Path(text)
 
 
 def add_memory(parser: argparse.ArgumentParser) -> None:
@@ -184,7 +194,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--cases", type=Path, metavar="FILE", help="own shapes as JSON lines, with weights"
     )
     parser.add_argument(
-        "--gates", type=Path, metavar="FILE", help="own thresholds (default: base's gates.toml)"
+        "--gates",
+        type=gates_file,
+        metavar="FILE",
+        help="own thresholds (default: base's gates.toml), or `acceptance`: no shape more than 5 "
+        "percent slower, their weighted mean not slower",
     )
     add_threads(parser)
     add_timeout(parser, 600)
