@@ -107,7 +107,7 @@ def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
     common = [f"--implementation {shlex.quote(args.implementation)}"]
     for name, default in _REPEATED.items():
         value = getattr(args, name, default)
-        if name == "gates" and value is not None and value == options.gates_file(value.stem):
+        if isinstance(value, Path) and value == options.gates_file(value.stem):
             value = value.stem  # shipped, and known by name
         if value not in (None, "", default):
             common.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
