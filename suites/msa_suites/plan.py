@@ -137,7 +137,7 @@ def _plan_outside(args: argparse.Namespace) -> Plan:
         roots = (Path(path).resolve(),) if path is not None else ()
         what = f"{args.implementation} in {python}" + (f" with {path}" if path else "")
         subject = Subject(label, found, roots, _digest_of(found, roots), False, what)
-        sides[label] = Side(subject, args.implementation)
+        sides[label] = Side(subject, _placed(args.implementation, roots))
     gates = (args.gates or here() / GATES).read_text()
     same = sides["base"].subject.same_code(sides["head"].subject)
     return Plan(sides, _installed_judge(), gates, judge_paths(with_method=True), same)
@@ -172,7 +172,7 @@ def plan_alone(args: argparse.Namespace) -> Plan:
     gates = args.gates.read_text() if args.gates else own_gates().read_text()
     paths = judge_paths(with_method=True)
     attested = ("msa", "msa_kernels") if in_checkout else ()
-    sides = {"head": Side(head, args.implementation, attested)}
+    sides = {"head": Side(head, _placed(args.implementation, ()), attested)}
     return Plan(sides, _installed_judge(), gates, paths)
 
 
@@ -183,13 +183,27 @@ def plan_conformance(args: argparse.Namespace) -> Plan:
         raise SubjectError(f"--path: wanted a directory, got {args.path}")
     roots = (Path(args.path).resolve(),) if args.path else _current_folder(args.implementation)
     head = Subject("head", found, roots, description=args.implementation)
-    side = Side(head, args.implementation)
+    side = Side(head, _placed(args.implementation, roots))
     return Plan({"head": side}, _installed_judge(), "", judge_paths(with_method=True))
 
 
 def _current_folder(implementation: str) -> tuple[Path, ...]:
     """A module may stand in the current directory, as ``python -m`` would find it."""
     return () if implementation in IMPLEMENTATIONS else (Path.cwd(),)
+
+
+def _placed(implementation: str, roots: tuple[Path, ...]) -> str:
+    """``file.py:object`` with the whole path: workers start in a folder of their own.
+
+    Args:
+        implementation: as it was named.
+        roots: folders of the side, before the current one.
+    """
+    file, colon, rest = implementation.partition(":")
+    for folder in (*roots, Path.cwd()) if file.endswith(".py") else ():
+        if (folder / file).is_file():
+            return f"{(folder / file).resolve()}{colon}{rest}"
+    return implementation
 
 
 def own_gates() -> Path:

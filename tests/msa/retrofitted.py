@@ -18,7 +18,9 @@ SLIDING = {
 }
 MODELS = {
     "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {}),
     "llama": ("llama", {}),
+    "mistral": ("mistral", {"sliding_window": None}),
     "qwen2-sliding": ("qwen2", {"use_sliding_window": True, "max_window_layers": 1, **SLIDING}),
     "gemma3": ("gemma3", SLIDING),
 }
@@ -42,6 +44,7 @@ def tiny(kind="qwen2", attention="sdpa", **more):
     }
     names = {
         "qwen2": ("Qwen2Config", "Qwen2ForCausalLM"),
+        "qwen3": ("Qwen3Config", "Qwen3ForCausalLM"),
         "llama": ("LlamaConfig", "LlamaForCausalLM"),
         "mistral": ("MistralConfig", "MistralForCausalLM"),
         "gemma2": ("Gemma2Config", "Gemma2ForCausalLM"),

@@ -50,6 +50,17 @@ def test_chunks_choose_like_one_prefill(scorer, cache):
         assert_close(got, want, mask)
 
 
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_chunks_choose_like_one_prefill_in_every_model(model, cache):
+    ids, mask = left_padded([31, 22])
+    dense = logits(model, ids, attention_mask=mask, position_ids=positions(mask))
+    with apply_retrofit(model, RetrofitSettings(block=4, topk=3), operations=reference):
+        want = logits(model, ids, attention_mask=mask, position_ids=positions(mask))
+        got = in_chunks(model, ids, mask, (9, 14, 7, 1), new_cache(model, cache))
+        assert_close(got, want, mask)
+    assert float((want - dense)[mask.bool()].abs().max()) > 1e-3  # it did select
+
+
 def test_it_is_not_dense_and_the_scorer_matters():
     model, ids = tiny(), tokens(1, 60)
     seen = {"dense": logits(model, ids)}

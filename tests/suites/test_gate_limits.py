@@ -80,6 +80,19 @@ def test_the_command_that_a_failure_names_repeats_it(folder):
     ]
 
 
+def test_a_file_is_found_from_where_one_stands(folder):
+    (folder / "there").mkdir()
+    (folder / "there" / "mine.py").write_text("from msa.fast import attend\n")
+    one = ("--check", "pipeline", "--case", "length-1", "--json")
+    for named in (["there/mine.py:attend"], ["mine.py:attend", "--path", "there"]):
+        done = bench(folder, "conformance", "--implementation", *named, *one)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["passed"] == 1
+    lost = bench(folder, "conformance", "--implementation", "mine.py:attend", *one)
+    assert lost.returncode == 2
+    assert "wanted a Python file, got mine.py" in lost.stderr
+
+
 def test_work_is_counted_within_the_limits(folder):
     ours = ["--implementation", "theirs", "--base-path", ".", "--head-path", "."]
     done = bench(folder, "gate", *ours, "--suite", "work", "--out", "run", "--json")
