@@ -51,6 +51,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "fmha_sm100": "msa_kernels.adapters.fmha_sm100",
     "hub": "msa_kernels.adapters.hub_msa",
     "flashinfer": "msa_kernels.adapters.flashinfer_msa",
+    "vllm": "msa_kernels.adapters.vllm_msa",
 }
 
 

@@ -134,6 +134,14 @@ class HiddenIsLarge(Method):
         return super().block_scores(*tensors, **keywords).clamp_min(-1e30)
 
 
+class HiddenIsUnwritten(Method):
+    """Scores of blocks behind a query hold what the memory held."""
+
+    def block_scores(self, *tensors, **keywords):
+        scores = super().block_scores(*tensors, **keywords)
+        return torch.where(scores == -torch.inf, 0.5, scores)
+
+
 class NanFirst(Method):
     def rank(self, scores):
         return torch.where(scores.isnan(), torch.inf, scores)
@@ -187,6 +195,7 @@ OPERATIONS = [
     FutureScored,
     IndexScaleMissing,
     HiddenIsLarge,
+    HiddenIsUnwritten,
     NanFirst,
     NanAsId,
     TiesTwice,

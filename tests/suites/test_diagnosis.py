@@ -75,6 +75,8 @@ CAUSES = {
     selecting.OneTooFew: ("lengths-127-128-129", "the wrong number of blocks"),
     selecting.FutureScored: ("lengths-127-128-129", "future tokens of the query's own block"),
     selecting.IndexScaleMissing: ("lengths-127-128-129", "the scale is missing"),
+    selecting.HiddenIsLarge: ("lengths-127-128-129", "a large negative number"),
+    selecting.HiddenIsUnwritten: ("lengths-127-128-129", "nobody may see hold numbers"),
     selecting.NanFirst: ("lengths-127-128-129", "a NaN score"),
     selecting.NanAsId: ("lengths-127-128-129", "a NaN score"),
 }

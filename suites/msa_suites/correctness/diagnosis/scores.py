@@ -91,6 +91,8 @@ def cause(evidence: Evidence) -> str:
     right = sample is None or sample.explained_by(m.exactly, _best)
     if right and bool(marked.any()):
         return "what is hidden has a large negative number, not -inf"
+    if bool((theirs & ~finite).any()) and _close(got[finite & theirs], truth[finite & theirs]):
+        return "blocks that nobody may see hold numbers, not -inf (never written?)"
     if sample is not None and not right and (text := _replayed(evidence, sample)):
         return text
     return _by_column(got, truth) or _by_bits(got, truth, finite & theirs)
