@@ -118,7 +118,7 @@ class TestTeeth:
             (converting, "ascending", lambda ids: ids.int(), "must be sorted ascending"),
             (converting, "heads_first", lambda ids: ids.contiguous(), "q2k_indices must be"),
             (flashinfer_msa, "blocks_first", lambda x: x.contiguous(), "num_valid_pages must be"),
-            (flashinfer_scores, "_above_zero", lambda _: 1.0, "scores: maximum error"),
+            (converting, "above_zero", lambda _: 1.0, "scores: maximum error"),
         ],
         ids=["ids not sorted", "ids not by heads", "scores not by blocks", "index scale forgotten"],
     )
@@ -245,5 +245,5 @@ class TestRefusals:
     @pytest.mark.parametrize("scale", [0.0, -0.5, math.inf, math.nan])
     def test_a_scale_that_makes_no_maximum(self, scale):
         q, k = drawn(2, 1, 128), drawn(130, 1, 128)
-        with pytest.raises(ValueError, match=r"^scale: wanted a finite number above 0, got"):
+        with pytest.raises(ValueError, match=r"^scale: wanted a finite number above 0, .* got"):
             flashinfer_scores.block_scores(q, k, **LENGTHS, scale=scale)

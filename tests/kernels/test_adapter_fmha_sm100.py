@@ -227,6 +227,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"^topk: wanted 16, all that it is built for, got 8"):
             fmha_sm100.select_blocks(scores, block=128, topk=8, **lens)
 
+    @pytest.mark.usefixtures("fake")
+    @pytest.mark.parametrize("scale", [0.0, -1.0])
+    def test_a_scale_that_makes_no_maximum(self, scale):
+        q, k, _ = drawn()
+        lens = {"cu_q": cumulative([40]), "cu_k": cumulative([2400])}
+        with pytest.raises(ValueError, match=r"^scale: wanted a finite number above 0"):
+            fmha_sm100.block_scores(q[:, :2], k[:, :1], block=128, scale=scale, **lens)
+
     def test_maxima_that_do_not_come(self, fake, monkeypatch):
         monkeypatch.setattr(fake.__class__, "_maxima", lambda *_: None)
         q, k, _ = drawn()

@@ -215,7 +215,7 @@ class TestRefusals:
             vllm_msa.sparse_attention(*(x.float() for x in (q, k, v)), ids, **given)
         with pytest.raises(TypeError, match=r"^k: wanted bfloat16 .* got float8_e4m3fn"):
             vllm_msa.sparse_attention(q, *(x.to(torch.float8_e4m3fn) for x in (k, v)), ids, **given)
-        with pytest.raises(ValueError, match=r"^scale: wanted a number above 0, .* got -1"):
+        with pytest.raises(ValueError, match=r"^scale: wanted a finite number above 0, .* got -1"):
             vllm_msa.block_scores(q[:, :2], k[:, :1], **(given | {"scale": -1.0}))
         with pytest.raises(ValueError, match=r"^topk: wanted at most 1024, got 1025"):
             vllm_msa.select_blocks(torch.zeros(5, 2, 3), block=128, topk=1025, **LENGTHS)

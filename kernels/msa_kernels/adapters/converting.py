@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Collection
 
 import torch
@@ -104,6 +105,17 @@ def flat_pages(page_table: Tensor, k_lens: Tensor, page: int) -> Tensor:
 def cumulated(lengths_: Tensor) -> Tensor:
     """``[0, n0, n0 + n1, ...]`` int32 of lengths ``[B]``."""
     return torch.nn.functional.pad(lengths_.cumsum(0), (1, 0)).to(torch.int32)
+
+
+def above_zero(scale: float) -> float:
+    """``scale``, where it is put on a maximum instead of on the products.
+
+    Raises:
+        ValueError: zero or below, which would make of it no maximum, or no number.
+    """
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale: wanted a finite number above 0, put on a maximum, got {scale!r}")
+    return scale
 
 
 def why_no_gpu(package: str, majors: Collection[int]) -> str | None:

@@ -5,15 +5,13 @@ Asked for through ``flashinfer_msa``, which has these operations on such a devic
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from msa.calls import check_index
 from msa.calls_paged import check_paged_index
 from msa.packing import block_columns
-from msa_kernels.adapters import converting, flashinfer_msa
+from msa_kernels.adapters import composing, converting, flashinfer_msa
 from msa_kernels.adapters.flashinfer_calls import api, require_sizes, steps
 
 
@@ -39,7 +37,7 @@ def block_scores(
     """
     check_index(q_idx, k_idx, cu_q, cu_k, block, quantized=False)
     require_sizes(block, q_idx=q_idx, k_idx=k_idx)
-    factor, columns = _above_zero(scale), block_columns(cu_k, block)
+    factor, columns = converting.above_zero(scale), block_columns(cu_k, block)
     if not len(q_idx):
         return q_idx.new_empty((0, q_idx.shape[1], columns), dtype=torch.float32)
     maxima: Tensor = api().msa_proxy_score(
@@ -75,7 +73,7 @@ def paged_block_scores(
     """
     check_paged_index(q_idx, index_pages, page_table, k_lens)
     require_sizes(index_pages.shape[2], q_idx=q_idx, index_pages=index_pages)
-    factor = _above_zero(scale)
+    factor = converting.above_zero(scale)
     maxima: Tensor = api().msa_proxy_score(
         q_idx.flatten(0, 1).contiguous(),
         index_pages.contiguous(),
@@ -90,41 +88,10 @@ def paged_block_scores(
     return (maxima * factor).permute(2, 0, 1).view(*q_idx.shape[:3], -1)
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_idx: Tensor,
-    k_idx: Tensor,
-    *,
-    cu_q: Tensor,
-    cu_k: Tensor,
-    block: int,
-    topk: int,
-    local_blocks: int = 1,
-    sink_blocks: int = 0,
-    scale: float,
-    index_scale: float,
-) -> tuple[Tensor, Tensor]:
-    """Scores, selection and attention, one after the other; arguments and results of the contract.
-
-    Raises:
-        TypeError, ValueError: as they do.
-    """
-    scores = block_scores(q_idx, k_idx, cu_q=cu_q, cu_k=cu_k, block=block, scale=index_scale)
-    selection = flashinfer_msa.select_blocks(
-        scores,
-        cu_q=cu_q,
-        cu_k=cu_k,
-        block=block,
-        topk=topk,
-        local_blocks=local_blocks,
-        sink_blocks=sink_blocks,
-    )
-    out, _ = flashinfer_msa.sparse_attention(
-        q, k, v, selection, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale
-    )
-    return out, selection
+#: Scores, selection and attention; arguments and results of the contract.
+attend = composing.one_after_the_other(
+    block_scores, flashinfer_msa.select_blocks, flashinfer_msa.sparse_attention
+)
 
 
 def attend_paged(
@@ -163,14 +130,3 @@ def attend_paged(
         q, k_pages, v_pages, selection, page_table=page_table, k_lens=k_lens, scale=scale
     )
     return out, selection
-
-
-def _above_zero(scale: float) -> float:
-    """``scale``, by which the maxima of raw products are multiplied.
-
-    Raises:
-        ValueError: zero or below, which would make of them no maxima, or no number.
-    """
-    if not 0 < scale < math.inf:
-        raise ValueError(f"scale: wanted a finite number above 0, got {scale!r}")
-    return scale

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from msa.calls import check_index, check_selecting
 from msa.packing import block_columns
-from msa_kernels.adapters import converting, csr_attention
+from msa_kernels.adapters import composing, converting, csr_attention
 from msa_kernels.adapters.csr_attention import BLOCK, DIM, GROUPS, require_sizes
 
 CAPABILITIES: dict[str, object] = {
@@ -58,7 +58,7 @@ def block_scores(
         cu_q: int32 ``[B + 1]``.
         cu_k: int32 ``[B + 1]``.
         block: 128.
-        scale: factor on the products; its maxima are raw.
+        scale: factor on the products, above 0; its maxima are raw.
 
     Returns:
         float32 ``[Tq, Hkv, NB]``, -inf where nothing is visible.
@@ -69,7 +69,7 @@ def block_scores(
     """
     check_index(q_idx, k_idx, cu_q, cu_k, block)
     require_sizes(block=block, dim=q_idx.shape[2])
-    columns = block_columns(cu_k, block)
+    factor, columns = converting.above_zero(scale), block_columns(cu_k, block)
     if not len(q_idx) or not len(k_idx):
         return q_idx.new_full((*q_idx.shape[:2], columns), -torch.inf, dtype=torch.float32)
     api = _api()
@@ -92,7 +92,7 @@ def block_scores(
             f"q_idx: wanted block scores of {len(q_idx)} queries over {len(k_idx)} keys, got none: "
             "fmha_sm100 writes at most 2^31"
         )
-    scores: Tensor = maxima[:, :columns].permute(2, 0, 1) * scale
+    scores: Tensor = maxima[:, :columns].permute(2, 0, 1) * factor
     return scores.contiguous()
 
 
@@ -208,36 +208,5 @@ def sparse_decode(
     return out.view(batch, steps, heads, -1), None
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_idx: Tensor,
-    k_idx: Tensor,
-    *,
-    cu_q: Tensor,
-    cu_k: Tensor,
-    block: int,
-    topk: int,
-    local_blocks: int = 1,
-    sink_blocks: int = 0,
-    scale: float,
-    index_scale: float,
-) -> tuple[Tensor, Tensor]:
-    """The three above, one after the other; arguments and results of the contract.
-
-    Raises:
-        ValueError: as they do.
-    """
-    scores = block_scores(q_idx, k_idx, cu_q=cu_q, cu_k=cu_k, block=block, scale=index_scale)
-    selection = select_blocks(
-        scores,
-        cu_q=cu_q,
-        cu_k=cu_k,
-        block=block,
-        topk=topk,
-        local_blocks=local_blocks,
-        sink_blocks=sink_blocks,
-    )
-    out, _ = sparse_attention(q, k, v, selection, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale)
-    return out, selection
+#: The three above; arguments and results of the contract.
+attend = composing.one_after_the_other(block_scores, select_blocks, sparse_attention)

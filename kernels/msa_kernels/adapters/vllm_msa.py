@@ -19,7 +19,7 @@ from torch import Tensor
 
 from msa.calls import check_attention
 from msa.calls_paged import check_paged
-from msa_kernels.adapters import converting
+from msa_kernels.adapters import composing, converting
 from msa_kernels.adapters.vllm_scores import (
     SIZE,
     as_packed,
@@ -179,40 +179,8 @@ def sparse_decode(
     return _zeroed(out, kept).view(q.shape), None
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_idx: Tensor,
-    k_idx: Tensor,
-    *,
-    cu_q: Tensor,
-    cu_k: Tensor,
-    block: int,
-    topk: int,
-    local_blocks: int = 1,
-    sink_blocks: int = 0,
-    scale: float,
-    index_scale: float,
-) -> tuple[Tensor, Tensor]:
-    """Scores, selection and attention, one after the other; arguments and results as theirs.
-
-    Raises:
-        TypeError: as they do.
-        ValueError: as they do.
-    """
-    scores = block_scores(q_idx, k_idx, cu_q=cu_q, cu_k=cu_k, block=block, scale=index_scale)
-    selection = select_blocks(
-        scores,
-        cu_q=cu_q,
-        cu_k=cu_k,
-        block=block,
-        topk=topk,
-        local_blocks=local_blocks,
-        sink_blocks=sink_blocks,
-    )
-    out, _ = sparse_attention(q, k, v, selection, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale)
-    return out, selection
+#: The three above; arguments and results of the contract.
+attend = composing.one_after_the_other(block_scores, select_blocks, sparse_attention)
 
 
 def _zeroed(out: Tensor, kept: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def block_scores(
     """
     check_index(q_idx, k_idx, cu_q, cu_k, block, quantized=False)
     require_sizes(block, q_idx=q_idx)
-    _require_above(scale)
+    converting.above_zero(scale)
     columns = block_columns(cu_k, block)
     # Its buffer is wider by up to 15 columns.
     require_few("scores", len(q_idx) * q_idx.shape[1] * (columns + 15))
@@ -99,7 +99,7 @@ def paged_block_scores(
     """
     check_paged_index(q_idx, index_pages, page_table, k_lens)
     require_sizes(index_pages.shape[2], q_idx=q_idx, index_pages=index_pages)
-    _require_above(scale)
+    converting.above_zero(scale)
     requests, queries, groups = q_idx.shape[:3]
     heads, columns = index_pages.shape[1], page_table.shape[1]
     require_few("scores", requests * queries * groups * (columns + 15))
@@ -207,11 +207,6 @@ def require_few(name: str, elements: int) -> None:
     """
     if elements >= _FEW:
         raise ValueError(f"{name}: wanted less than 2**31 elements, got {elements}")
-
-
-def _require_above(scale: float) -> None:
-    if not scale > 0:
-        raise ValueError(f"scale: wanted a number above 0, put on a maximum, got {scale}")
 
 
 def _visible(raw: Tensor, cu_q: Tensor, cu_k: Tensor, columns: int, scale: float) -> Tensor:
