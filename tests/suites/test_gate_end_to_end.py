@@ -142,7 +142,9 @@ def test_mean_pooling_is_a_regression(folder):
     assert (done.returncode, document["verdict"]) == (1, "REGRESSION")
     failed = {s["name"]: s for s in document["series"] if s["verdict"] == "REGRESSION"}
     assert "correctness/scores" in failed
-    assert "msa-bench gate --suite correctness" in failed["correctness/scores"]["repro"]
+    repeated = failed["correctness/scores"]["repro"]
+    assert repeated.startswith("msa-bench conformance --implementation theirs --path head")
+    assert repeated.endswith("--check scores --case small")
     recorded = json.loads((where / "run" / "verdict.json").read_text())
     assert recorded["verdict"] == "REGRESSION"
     assert (where / "run" / "report.html").stat().st_size > 1000

@@ -123,8 +123,9 @@ class Fake:
                 seen = k_lens[b] - n + i + 1
                 for h in range(q.shape[1]):
                     raw = keys[b][:seen, h // heads].float() @ q[start + i, h].float()
-                    for tile, part in enumerate(raw.split(128)):
-                        score[h, tile, start + i] = part.max()
+                    whole = torch.nn.functional.pad(raw, (0, -seen % 128), value=-torch.inf)
+                    best = whole.view(-1, 128).amax(1)
+                    score[h, : len(best), start + i] = best
             start += n
         return score
 
@@ -151,12 +152,10 @@ class Fake:
         assert 0 < valid <= tiles
         assert force_begin_blocks == force_end_blocks == 0
         ids = torch.full((rows, heads, topk), -1, dtype=torch.int32)
-        for t in range(rows):
-            for h in range(heads):
-                # By id range alone: a block at -inf is taken where too few others are left.
-                order = max_score[h, :valid, t].sort(descending=True, stable=True).indices
-                best = order[:topk].sort().values
-                ids[t, h, : len(best)] = best.int()
+        # By id range alone: a block at -inf is taken where too few others are left.
+        order = max_score[:, :valid].sort(dim=1, descending=True, stable=True).indices
+        best = order[:, :topk].sort(dim=1).values
+        ids[..., : best.shape[1]] = best.permute(2, 0, 1).int()
         return ids
 
     # --- lists of queries -------------------------------------------------------------------------
