@@ -10,7 +10,7 @@ import torch
 import msa_kernels
 from msa_suites.case import Case
 from msa_suites.correctness import Materials, iterate_checks, local_call, plan
-from msa_suites.correctness.run import FAILED, PASSED
+from msa_suites.correctness.run import FAILED
 
 #: What is right, for all tests of a process.
 _MATERIALS = Materials(keep=True)
@@ -63,11 +63,6 @@ def failures(adapter, cases):
 def first_failure(adapter, cases):
     """Detail of the first check that fails; empty where none does."""
     return next((r.detail for r in results(adapter, cases) if r.status == FAILED), "")
-
-
-def passed(adapter, cases):
-    """Names of the checks that passed."""
-    return {r.check for r in results(adapter, cases) if r.status == PASSED}
 
 
 def case(name, q_lens, k_lens, heads=(4, 2), **more):
