@@ -107,6 +107,24 @@ def test_the_first_failure_names_the_cause(fault, materials):
     assert words in first.detail
 
 
+@pytest.mark.parametrize("broken", ["likely_cause", "symptoms.look"])
+def test_a_search_that_breaks_down_hides_no_failure(broken, materials, monkeypatch):
+    def fall(*_):
+        raise RuntimeError("odd numbers")
+
+    monkeypatch.setattr(f"msa_suites.correctness.trial.{broken}", fall)
+    found = msa_kernels.load(attending.Dense())
+    (result,) = iterate_checks(
+        local_call(found),
+        msa_kernels.capabilities(found),
+        table=plan(cases=[case_named("lengths-127-128-129")], only=["attention"]),
+        materials=materials,
+    )
+    assert result.status == FAILED
+    assert "rows wrong; likely cause:" in result.detail
+    assert ("everything is attended" in result.detail) is (broken == "symptoms.look")
+
+
 def test_what_is_right_has_no_cause(materials):
     results = list(
         iterate_checks(
