@@ -26,7 +26,10 @@ def judge_hard(series: Series) -> SeriesVerdict:
         note = f"{len(failed)} of {len(head)} checks failed: {shown(failed)}"
         if also:
             note += f" (base fails {len(also)} of them too)"
-        return replace(counted(Verdict.REGRESSION, note), repro=failed[0].repro)
+        return replace(
+            counted(Verdict.REGRESSION, note),
+            repro=failed[0].repro or series.verdict(Verdict.PASS).repro,
+        )
     problem = lost_items(series)
     if problem is not None:
         return problem

@@ -60,7 +60,9 @@ def identity_of(implementation: object) -> Identity:
     version = str(getattr(sys.modules.get(top), "__version__", ""))
     if not version and distribution:
         version = metadata.version(distribution)
-    version = " with ".join([version, *_versions(getattr(module, "RUNS", ()))]).strip()
+    runs = getattr(module, "RUNS", ())
+    if isinstance(runs, tuple) and all(isinstance(one, str) for one in runs):
+        version = " with ".join([version, *_versions(runs)]).strip()
     file = getattr(module, "__file__", None)
     if not file:
         return Identity(name, distribution, version, "", "")

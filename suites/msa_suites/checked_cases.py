@@ -72,6 +72,7 @@ _QUICK = (
     ),
     # Long enough to be spread over threads, and run with several: races, modes that threads lose.
     _check("length-4097", [4097], (1, 1), (32, 32), 128, 16, tags=("threads", "hygiene")),
+    _check("threads", [257, 40], (4, 2), (32, 32), 32, 4, tags=("threads", "hygiene")),
     # [T, H, k] read as [H, T, k] cannot be seen in any shape, only in the values.
     _check("tokens-equal-heads", [8], (8, 8), (32, 32), 16, 3, k_lens=[200]),
     _check(

@@ -197,13 +197,23 @@ def _placed(implementation: str, roots: tuple[Path, ...]) -> str:
 
     Args:
         implementation: as it was named.
-        roots: folders of the side, before the current one.
+        roots: folders of the side; the current one where it has none.
+
+    Raises:
+        SubjectError: there is no such file.
     """
     file, colon, rest = implementation.partition(":")
-    for folder in (*roots, Path.cwd()) if file.endswith(".py") else ():
+    if not file.endswith(".py"):
+        return implementation
+    # A side with a folder of its own takes nothing from elsewhere: it would be another side's.
+    folders = roots or (Path.cwd(),)
+    for folder in folders:
         if (folder / file).is_file():
             return f"{(folder / file).resolve()}{colon}{rest}"
-    return implementation
+    raise SubjectError(
+        f"--implementation: wanted a Python file, got {file}, which is not in "
+        f"{', '.join(map(str, folders))}"
+    )
 
 
 def own_gates() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,8 +65,8 @@ def _differentiate(t: Trial, chosen: Tensor) -> None:
         how: dict[str, Any] = {"dtype": x.q.dtype, "times": GRADIENT_TIMES, "slack": slack}
         wrong = compare(mine, right, eager=yardstick, **how)
         if wrong is not None:
-            cause = "" if name == "dq" else _key_cause(name, mine, precise, settings)
-            t.fail(name, wrong, cause=cause)
+            search = partial(_key_cause, name, mine, truth, precise, settings)
+            t.fail(name, wrong, cause="" if name == "dq" else search)
 
 
 def _slacks(
@@ -79,26 +80,43 @@ def _slacks(
     """
     dout, q, k, _, out, lse, chosen = precise
     off = eps * (dout * out).norm(dim=-1)
-    # Weights times keys, and weights times queries: the logits' gradients move by as much.
-    towards, _ = reference.sparse_attention(q, k, k, chosen, **settings)
-    moved = torch.zeros_like(q)
-    moved[..., 0] = off * q.norm(dim=-1)
-    _, _, keys = reference.sparse_attention_backward(moved, q, k, k, out, lse, chosen, **settings)
     scale = settings["scale"]
-    return scale * off * towards.norm(dim=-1), scale * keys[..., 0], None
+    twice = {**settings, "scale": 2 * scale}
+    # Weights times keys: all logits' gradients of a row move together.
+    towards, sums = reference.sparse_attention(q, k, k, chosen, **settings)
+    # Of a key the shifts of its queries have unlike signs and add up in quadrature. Squared weights
+    # are the weights of doubled logits, up to a factor of the row.
+    _, sums_twice = reference.sparse_attention(q, k, k, chosen, **twice)
+    row = (sums_twice - 2 * sums).double().exp().nan_to_num()
+    moved = torch.zeros_like(q)
+    moved[..., 0] = (off * q.norm(dim=-1)).square() * row
+    _, _, keys = reference.sparse_attention_backward(moved, q, k, k, out, lse, chosen, **twice)
+    return scale * off * towards.norm(dim=-1), scale * keys[..., 0].clamp_min(0).sqrt(), None
 
 
 def _key_cause(
-    name: str, mine: Tensor, precise: tuple[Tensor, ...], settings: dict[str, Any]
+    name: str,
+    mine: Tensor,
+    truth: tuple[Tensor, ...],
+    precise: tuple[Tensor, ...],
+    settings: dict[str, Any],
 ) -> str:
     """Why a gradient of keys or values is wrong where that of the queries is right."""
-    if not bool(mine.any()):
+    right, other = (truth[_NAMES.index(one)] for one in (name, "dv" if name == "dk" else "dk"))
+    mine = mine.double()
+    if not bool(mine.any()) or not bool(mine.isfinite().all()):
         return ""
+    if bool((mine - other).norm() <= 0.05 * other.norm()):
+        return "dK and dV are swapped"
+    factor = float((mine * right).sum() / right.square().sum().clamp_min(1e-300))
+    few_bits, scaled = (float((mine - f * right).norm()) for f in (1.0, factor))
+    if min(few_bits, scaled) <= 0.03 * float(right.norm()):
+        return ""  # nothing is lost of single queries
     dout, *_, selection = precise
     full = (selection >= 0).all(-1).repeat_interleave(dout.shape[1] // selection.shape[1], 1)
     kept = reference.sparse_attention_backward(
         dout * full[..., None], *precise[1:], **settings
     )[_NAMES.index(name)]  # fmt: skip
-    if bool((mine.double() - kept).norm() <= 0.01 * kept.norm()):
+    if bool((mine - kept).norm() <= 0.01 * kept.norm()):
         return "queries whose selection has empty slots add nothing to the gradients of keys"
     return "parts of queries that share a block are lost, or counted twice (dQ is right)"

@@ -126,7 +126,7 @@ def compare(
             f"{row_share:.3g} (bound {ROW_FACTOR * relative:.3g})"
         )
         return mismatch(what, first, wrong)
-    total = float((error.norm() - extra.norm()).clamp_min(0) / size.norm().clamp_min(1e-300))
+    total = float(error.norm() / size.norm().clamp_min(1e-300))
     if total > relative and float(error.max()) > FLOOR:
         what = f"relative L2 error {total:.3g} (bound {relative:.3g})"
         position = int(error.norm(dim=-1).argmax())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +30,7 @@ class Trial:
     material: Material
     subject: Subject
     _kept: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    _wrong: set[int] = field(default_factory=set)  # kept results that are wrong, by identity
 
     def arguments(
         self,
@@ -176,7 +178,12 @@ class Trial:
             self.fail("selection", wrong, Evidence(m, where, selection=selection))
 
     def fail(
-        self, what: str, wrong: Mismatch, evidence: Evidence | None = None, *, cause: str = ""
+        self,
+        what: str,
+        wrong: Mismatch,
+        evidence: Evidence | None = None,
+        *,
+        cause: str | Callable[[], str] = "",
     ) -> None:
         """Raise :class:`Failed` for a mismatch.
 
@@ -184,17 +191,19 @@ class Trial:
             what: which result.
             wrong: where and how far.
             evidence: what was computed, where a mistake can be played through.
-            cause: likely cause, where the check knows it.
+            cause: likely cause, or what looks for it, where the check knows better.
         """
         look = ""
         try:
-            cause = cause or self._guess(wrong, evidence)
+            cause = (cause() if callable(cause) else cause) or self._guess(wrong, evidence)
             packed = evidence is not None and len(wrong.rows) == len(evidence.material.inputs.q)
             starts = tuple(evidence.material.inputs.cu_q.tolist()) if evidence and packed else ()
             look = symptoms.look(wrong, starts)
-        except Exception as error:  # noqa: BLE001 - a guess must not end the suite
+        except Exception as error:
             # Whatever a guess stumbles over in odd numbers: the check has failed, and says so.
-            look = look or f"not found, the search ended in {type(error).__name__}: {error}"
+            found = cause if isinstance(cause, str) else ""
+            text = f"{wrong}; no search for a cause: it ended in {type(error).__name__}: {error}"
+            raise Failed(f"{what}: {text}", cause=found) from error
         raise Failed(f"{what}: {wrong}", cause=cause, look=look, judged=True)
 
     def _guess(self, wrong: Mismatch, evidence: Evidence | None) -> str:
@@ -212,7 +221,10 @@ class Trial:
             return ""
         for result in self._kept.values():
             first = result[0]
-            if first is None or first is evidence.out or first is evidence.scores:
+            if first is None or id(first) in self._wrong:
+                continue
+            if first is evidence.out or first is evidence.scores:
+                self._wrong.add(id(first))
                 continue
             if first.shape == wrong.got.shape and torch.equal(first.double(), wrong.got):
                 return "the result of an earlier call is returned: it is kept, or never written"

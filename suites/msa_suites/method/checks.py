@@ -112,7 +112,7 @@ def _likely(search: Callable[[], str]) -> str:
     try:
         cause = search()
     except Exception as error:  # noqa: BLE001 - a guess must not end the suite
-        cause = f"not found, the search ended in {type(error).__name__}: {error}"
+        return f"; no search for a cause: it ended in {type(error).__name__}: {error}"
     return f"; likely cause: {cause}" if cause else ""
 
 

@@ -34,13 +34,20 @@ def weighted_samples(samples: Iterable[Sample], cases: Sequence[Case] | None) ->
     """
     share = weights(cases)
     found: dict[str, dict[tuple[str, str], Sample]] = {}
-    known = set()
+    known: set[str] = set()
+    untimed: dict[str, Sample] = {}
     for one in samples:
-        if one.series in share and one.value is not None:
+        if one.series in share and one.value is not None and min(one.value, *one.raw) > 0:
             found.setdefault(one.item, {})[one.series, one.subject] = one
+        elif one.series in share and one.value is None:
+            untimed.setdefault(one.series, one)
         elif one.series == NAME:
             known.add(one.item)
     made = []
+    if untimed and not found and "all" not in known:
+        name, one = next(iter(untimed.items()))
+        why = f"no mean: {name}: {one.detail}"
+        made.append(replace(one, series=NAME, item="all", value=None, detail=why))
     for item, parts in found.items():
         if item in known or len(parts) < len(_SIDES) * len(share):
             continue

@@ -22,6 +22,8 @@ from msa_suites.correctness.margins import as_mask
 from msa_suites.correctness.passrule import Mismatch
 
 _ROWS = 24
+#: Numbers of a tensor that are played through: 128 MB in float64.
+_MOST = 16_000_000
 #: A mistake explains rows that it reproduces to this relative error: low precision included.
 _CLOSE = 0.03
 #: What is left of the error where a fitted number explains it.
@@ -102,8 +104,10 @@ def _close(a: Tensor, b: Tensor) -> bool:
 def _sample(evidence: Evidence, wrong: Mismatch) -> tuple[int, list[int]]:
     """The sequence with the first wrong row, and some of its wrong rows as rows of the result."""
     packed = evidence.where[wrong.first[0]]
+    case = evidence.material.case
+    per_token = case.Hq * max(case.D, _ROWS)
     for b, s in enumerate(segments(evidence.material.inputs.cu_q, evidence.material.inputs.cu_k)):
-        if s.q_start <= packed < s.q_stop and s.k_len <= 20_000:
+        if s.q_start <= packed < s.q_stop and s.k_len * per_token <= _MOST:
             inside = (evidence.where >= s.q_start) & (evidence.where < s.q_stop)
             rows = (inside & wrong.rows.reshape(len(inside), -1).any(-1)).nonzero()[:, 0]
             return b, rows[:: max(1, len(rows) // _ROWS)][:_ROWS].tolist()
