@@ -165,7 +165,8 @@ def settle(
 
     def mean() -> list[Sample]:
         """The weighted mean of own shapes, in the pairs that do not have it yet."""
-        return weighted_samples(store.samples(), session.cases) if timed else []
+        own = timed and session.cases
+        return weighted_samples(store.samples(), session.cases) if own else []
 
     def judge_now() -> Outcome:
         samples = [*store.samples(), *mean()]

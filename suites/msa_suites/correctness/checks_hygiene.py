@@ -30,9 +30,7 @@ _QUERIES = {
     "attend_paged": {0: "q", 1: "q_idx"},
 }
 #: Held against their own plain result here, and against what is right in their own checks.
-_SHORT = 1024
-_GRADIENTS = ("sparse_attention_backward", "index_kl")
-_OTHERS = (*checks_paged.OPERATIONS, "combine", *_GRADIENTS)
+_OTHERS = (*checks_paged.OPERATIONS, "combine", "sparse_attention_backward", "index_kl")
 
 
 def _calls(
@@ -40,17 +38,11 @@ def _calls(
 ) -> Iterator[tuple[str, Arguments]]:
     """Every operation ``among`` these that can run the case, with its arguments.
 
-    The gradients of a long case with the tag "threads" are left to the short one with this tag: an
-    interpreter takes half an hour for each.
-
     Raises:
         Skipped: none can.
     """
     reasons, found = [], False
     for operation in among:
-        long = "threads" in t.case.tags and sum(t.case.q_lens) > _SHORT
-        if long and operation in _GRADIENTS:
-            continue
         if reason := t.subject.why_not(operation, t.case):
             reasons.append(reason)
             continue

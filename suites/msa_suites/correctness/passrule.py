@@ -66,7 +66,6 @@ def compare(
     dtype: torch.dtype,
     rows: Tensor | None = None,
     times: float = 1.0,
-    slack: Tensor | None = None,
 ) -> Mismatch | None:
     """Judge ``got`` against ``truth``.
 
@@ -77,8 +76,6 @@ def compare(
         dtype: precision of the inputs; chooses the bounds.
         rows: bool ``[Tq, H]``, the rows to compare; all by default.
         times: factor on the bounds.
-        slack: float64 ``[Tq, H]``, an L2 error of a row that its inputs' own rounding explains,
-            beside the bounds; none by default.
 
     Returns:
         None if it passes.
@@ -113,9 +110,8 @@ def compare(
     bound = times * TIMES_EAGER * float(torch.maximum(yardstick, once)) + FLOOR
     eager_l2 = float(eager_error.norm() / size.norm().clamp_min(1e-300))
     relative = times * max(RELATIVE_L2[dtype], min(TIMES_EAGER * eager_l2, MOST / times))
-    extra = torch.zeros_like(size[..., 0]) if slack is None else slack
-    row_limit = ROW_FACTOR * relative * size.norm(dim=-1) + FLOOR * size.shape[-1] ** 0.5 + extra
-    wrong = (error.amax(-1) > bound + extra) | (error.norm(dim=-1) > row_limit)
+    row_limit = ROW_FACTOR * relative * size.norm(dim=-1) + FLOOR * size.shape[-1] ** 0.5
+    wrong = (error.amax(-1) > bound) | (error.norm(dim=-1) > row_limit)
     if bool(wrong.any()):
         first = _first(wrong)
         worst = float(error.max())
