@@ -22,7 +22,7 @@ os.environ.setdefault("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))
 os.environ["UV_COMPILE_BYTECODE"] = "1"
 
 CONSTRAINTS = "constraints.txt"
-SOURCES = ["msa", "kernels", "suites", "harness", "reports", "tests", "noxfile.py"]
+SOURCES = ["msa", "kernels", "suites", "harness", "reports", "tests", "examples", "noxfile.py"]
 
 
 def install(session: nox.Session, *packages: str) -> None:
