@@ -10,10 +10,13 @@ import triton
 from torch import Tensor
 
 from msa.quantized import E4M3
+from msa_kernels.triton_ops.interpreting import prepare_once
 
 #: Whether this process interprets kernels on the CPU. Triton decides it when a kernel is defined,
 #: so setting TRITON_INTERPRET=1 after this import changes nothing.
 INTERPRETED: bool = bool(triton.knobs.runtime.interpret)
+if INTERPRETED:
+    prepare_once()
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 #: The interpreter's products and sums of bfloat16 are wrong without a word (errors of 1e10).
