@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "compare": "verdict from two recorded runs",
     "conformance": "the correctness suite on one implementation",
     "cost": "what MSA costs on paper: equation 12, exact counts, bytes",
+    "items": "RULER's tasks and plain text for a model's tokenizer, kept for its runs",
     "sweep": "perplexity and recall against budget and scorer",
     "faults": "put known faults into the code and show which gate catches each",
     "mutants": "change the method's code automatically and show what the gate kills",

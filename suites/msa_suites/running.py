@@ -26,8 +26,8 @@ from msa_suites.session import Session
 #: Options that a command which repeats a series must carry, where they are not the default.
 _REPEATED = {
     **dict.fromkeys(("base", "head", "base_python", "head_python", "base_path", "head_path")),
-    **dict.fromkeys(("model", "cases", "gates")),
-    **{"profile": "quick", "device": "cpu", "seed": 0},
+    **dict.fromkeys(("model", "items", "msa", "cases", "gates")),
+    **{"profile": "quick", "device": "cpu", "dtype": "float32", "seed": 0},
 }
 
 
@@ -39,7 +39,7 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
     """
     console = options.stderr_console()
     suites = options.pick("--suite", args.suite or _default_suites(plan), SUITES)
-    check_fixtures(suites)
+    check_fixtures(suites, items=args.items)
     session = make_session(command, args, plan)
     _require_timeable(suites, session)
     gates = runner.read_gates(plan, profile=args.profile, device=args.device)
@@ -120,6 +120,9 @@ def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
         device=args.device,
         seed=args.seed,
         model=_model(args.model),
+        dtype=args.dtype,
+        items=_model(args.items),
+        msa=options.msa_settings(args.msa),
         threads=args.threads,
         timeout=args.timeout,
         memory=args.memory,

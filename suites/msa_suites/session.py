@@ -51,6 +51,9 @@ class Session:
         device: cpu or cuda.
         seed: of everything drawn at random.
         model: directory or hub id of the quality suite; empty means the embedded model.
+        dtype: of the weights of the quality suite's model.
+        items: folder of items that the quality suite measures instead of its own; or empty.
+        msa: settings of MSA in the quality suite, over its defaults.
         threads: CPU threads of a worker.
         timeout: seconds that one request to a worker may take.
         memory: bytes that a worker may take; None: 45 % of what there is.
@@ -73,6 +76,9 @@ class Session:
     device: str = "cpu"
     seed: int = 0
     model: str = ""
+    dtype: str = "float32"
+    items: str = ""
+    msa: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 2
     timeout: float = 600.0
     memory: float | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from adapting import case, install, results
-from fake_fmha_sm100 import Fake
 
 from msa import reference
 from msa.packing import cumulative
@@ -14,6 +13,13 @@ from msa_kernels import compat as fmha_sm100
 from msa_kernels.adapters import fmha_sm100 as adapter
 from msa_suites.correctness.run import FAILED, PASSED
 
+FUNCTIONS = (
+    "fmha_sm100_plan",
+    "fmha_sm100",
+    "sparse_topk_select",
+    "build_k2q_csr",
+    "sparse_atten_func",
+)
 PAGE, TOPK = 128, 16
 Q_LENS, K_LENS = [40, 3], [2400, 700]
 #: Pages of both requests, in no order, as a cache has them.
@@ -90,15 +96,12 @@ def test_the_calls_of_the_readme():
 
 def test_our_adapter_of_the_package_takes_it_for_the_package(monkeypatch):
     """The same calls that the package would get: what the adapter needs of it is all here."""
-    names = ("fmha_sm100_plan", "fmha_sm100", "sparse_topk_select")
-    fake = Fake()
-    lists = {name: getattr(fake, name) for name in ("build_k2q_csr", "sparse_atten_func")}
-    install(monkeypatch, "fmha_sm100", **{name: getattr(compat, name) for name in names}, **lists)
+    install(monkeypatch, "fmha_sm100", **{name: getattr(compat, name) for name in FUNCTIONS})
     cases = [case("ragged", [30, 140], [2300, 140]), case("drafts", [2, 2], [2431, 2050])]
     found = list(results(adapter, cases))
     assert [r.detail for r in found if r.status == FAILED] == []
     done = {r.check for r in found if r.status == PASSED}
-    assert {"scores", "selection", "decode", "pipeline"} <= done
+    assert {"scores", "selection", "attention_lse", "decode", "pipeline"} <= done
 
 
 def test_dense_attention_and_forced_ends():

@@ -43,11 +43,11 @@ def _suites() -> Rows:
 
 def _tasks() -> Rows:
     from msa_suites.quality.items import TASKS, load_items
+    from msa_suites.ruler.making import ALL_TASKS
 
-    return [
-        {"name": task, "what": f"{len(load_items(task))} items in the quick profile"}
-        for task in TASKS
-    ]
+    own = {task: f"{len(load_items(task))} items in the quick profile" for task in TASKS}
+    others = dict.fromkeys(ALL_TASKS, "for a model of one's own: made by `msa-bench items`")
+    return [{"name": task, "what": what} for task, what in {**own, **others}.items()]
 
 
 def _metrics() -> Rows:

@@ -1,7 +1,8 @@
 """Choosing a model's attention, dense or MSA, on one set of weights.
 
 The only place of the suites that speaks to ``msa.retrofit``. It imports it when called: in a
-worker process ``msa`` is the subject's, not the judge's.
+worker process ``msa`` is the subject's, not the judge's. A model that has MSA of its own
+(MiniMax-M3) gets no retrofit: there ``msa`` is the model as it is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
+
+from msa_suites.models.minimax_m3 import keep_blocks, own_values
 
 #: A causal language model of transformers, which ships no types.
 Network: TypeAlias = Any
@@ -85,8 +88,46 @@ def _layers(value: object) -> tuple[int, ...]:
     raise ValueError(f"dense_layers: wanted layers as 0, [0, 2] or '0+2', got {value!r}")
 
 
+def own_settings(model: Network) -> MsaSettings | None:
+    """Settings of the MSA that ``model`` has without a retrofit; None where it has none."""
+    values = own_values(model)
+    return None if values is None else MsaSettings(**values)
+
+
+def settings_for(model: Network, given: Mapping[str, Any]) -> MsaSettings:
+    """The settings that ``model`` gets where ``given`` is asked for.
+
+    Args:
+        model: a causal language model of transformers.
+        given: fields of :class:`MsaSettings`; the others are the defaults, or the model's own.
+
+    Raises:
+        ValueError: an unknown name, or a value that is not that of the model's own MSA.
+    """
+    own = own_settings(model)
+    if own is None:
+        return MsaSettings.from_mapping(given)
+    _check_own(own, MsaSettings.from_mapping({**own.as_dict(), **given}))
+    return own
+
+
+def _check_own(own: MsaSettings, asked: MsaSettings) -> None:
+    for name, value in asdict(own).items():
+        if (other := getattr(asked, name)) != value:
+            raise ValueError(
+                f"{name}: wanted nothing or {value!r}, which the model's own sparse attention has, "
+                f"got {other!r}: it takes no retrofit"
+            )
+
+
 def use_dense(model: Network) -> None:
-    """Give ``model`` the dense attention it was loaded with."""
+    """Give ``model`` the dense attention it was loaded with, or dense attention in place of MSA.
+
+    A model with MSA of its own keeps every block then: the same weights, dense.
+    """
+    if own_settings(model) is not None:
+        keep_blocks(model, every=True)
+        return
     from msa.retrofit import remove_retrofit
 
     remove_retrofit(model)
@@ -98,11 +139,22 @@ def use_msa(
     *,
     recorder: Any = None,  # noqa: ANN401 - a msa.recording.Recorder of the subject
 ) -> None:
-    """Give ``model`` sparse attention by the training-free retrofit, in place of what it has.
+    """Give ``model`` sparse attention: its own, or else the training-free retrofit.
 
     Raises:
-        ValueError: no such implementation, or the retrofit refuses the settings.
+        ValueError: no such implementation, or the retrofit refuses the settings; or the model has
+            MSA of its own, with other settings or with nothing that records.
     """
+    own = own_settings(model)
+    if own is not None:
+        _check_own(own, settings)
+        if recorder is not None:
+            raise ValueError(
+                "recorder: wanted none, because the model's own sparse attention has no place for "
+                f"one, got {type(recorder).__name__}"
+            )
+        keep_blocks(model, every=False)
+        return
     from msa.retrofit import apply_retrofit, remove_retrofit
     from msa.retrofit_settings import RetrofitSettings
     from msa_kernels import load

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -13,15 +13,22 @@ from typing import Any
 import torch
 
 from msa_suites.models import shipped
+from msa_suites.models.placing import DeviceMap, find_device, find_device_map, find_dtype
 
 # transformers puts another module in its own place when it is loaded. A `from` in a second thread
 # that waited for the first would look into the one that was there before: load it whole first.
 importlib.import_module("transformers")
 
 from transformers import (  # noqa: E402 - as above
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (  # noqa: E402 - as above
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 from transformers.utils import logging as bars  # noqa: E402 - as above
 
@@ -30,48 +37,29 @@ EMBEDDED = shipped.EMBEDDED
 
 # Suites load models in threads of one process, and two loads at once lose tied weights.
 _ONE_AT_A_TIME = Lock()
-_DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
-
-
-def find_dtype(name: str) -> torch.dtype:
-    """The torch dtype called ``name``.
-
-    Raises:
-        ValueError: not one of the floating dtypes of a model.
-    """
-    if name not in _DTYPES:
-        raise ValueError(f"dtype: wanted one of {', '.join(_DTYPES)}, got {name!r}")
-    dtype: torch.dtype = _DTYPES[name]
-    return dtype
-
-
-def find_device(name: str) -> torch.device:
-    """The torch device called ``name``.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device: wanted cpu or cuda, got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device: wanted one that torch can use here, got {name!r} without CUDA")
-    return device
+#: A directory with one of these has a tokenizer without ``tokenizer.json``.
+_OTHER_TOKENIZERS = ("tokenizer.model", "vocab.json")
 
 
 class ModelError(ValueError):
     """A model that cannot be loaded as it lies there."""
 
 
-def check_directory(path: Path) -> None:
-    """Raise FileNotFoundError or ModelError unless ``path`` looks like a saved model."""
+def check_directory(path: Path, *, tokenizer: bool = True) -> None:
+    """Raise FileNotFoundError or ModelError unless ``path`` looks like a saved model.
+
+    Args:
+        path: where ``config.json`` and the weights should lie.
+        tokenizer: whether its tokenizer should lie there too.
+    """
     if not path.is_dir():
         raise FileNotFoundError(f"model: wanted a model directory, got {path}")
-    names = ("config.json", "tokenizer.json")
+    names = ["config.json"]
+    if tokenizer and not any((path / name).is_file() for name in _OTHER_TOKENIZERS):
+        names.append("tokenizer.json")
     if missing := [name for name in names if not (path / name).is_file()]:
         raise FileNotFoundError(f"model {path}: wanted {', '.join(names)}, missing {missing}")
-    if not any(path.glob("*.safetensors")):
+    if not any((*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin"))):
         raise FileNotFoundError(f"model {path}: wanted a *.safetensors file of weights, got none")
     try:
         json.loads((path / "config.json").read_text())
@@ -80,34 +68,66 @@ def check_directory(path: Path) -> None:
 
 
 def load_model(
-    model: str, *, device: str = "cpu", dtype: str = "float32"
+    model: str,
+    *,
+    device: str = "cpu",
+    dtype: str | torch.dtype = "float32",
+    device_map: object = None,
+    revision: str | None = None,
+    subfolder: str = "",
+    trust_remote_code: bool = False,
+    tokenizer: Any = None,  # noqa: ANN401 - transformers is untyped
+    use_fast_tokenizer: bool = True,
+    add_bos_token: bool | None = None,
 ) -> tuple[PreTrainedModel, Any]:
     """A model in evaluation mode and its tokenizer.
 
     Args:
         model: a directory, or the id of a model in the Hub's local cache or on the Hub.
-        device: a torch device.
-        dtype: name of a floating dtype; the weights are converted to it.
+        device: a torch device for the whole model.
+        dtype: name of a floating dtype, to which the weights are converted; ``auto`` is that of
+            the checkpoint.
+        device_map: shares the model out, and then ``device`` is not asked:
+            :func:`msa_suites.models.placing.find_device_map`.
+        revision: branch, tag or commit on the Hub.
+        subfolder: folder of the model, and of its tokenizer, below ``model``.
+        trust_remote_code: run code that comes with the model.
+        tokenizer: another directory or id to take the tokenizer from, or a tokenizer.
+        use_fast_tokenizer: the tokenizer written in Rust where there is one.
+        add_bos_token: whether the tokenizer puts the token in front that begins a text; None
+            leaves it as it is.
 
     Raises:
         FileNotFoundError: no such directory or id, or a file is missing from it.
         ModelError: the files are there but do not make a whole model.
-        ValueError: there is no such device or dtype.
+        ValueError: there is no such device or dtype, float64 with a device map, or a revision of
+            a directory.
         FixtureError: it is the embedded model, and a file of it has changed.
     """
-    wanted, where = find_dtype(dtype), find_device(device)
-    # from_pretrained makes the dtype everybody's default for a moment, and float64 nobody expects.
-    loaded = torch.float32 if wanted is torch.float64 else wanted
+    wanted = find_dtype(dtype)
+    placed = None if device_map is None else find_device_map(device_map)
+    where = find_device(device) if placed is None else None
+    if placed is not None and wanted is torch.float64:
+        raise ValueError("dtype: wanted one of 32 bits or fewer with a device_map, got float64")
     if _is_path(model):
-        check_directory(Path(model))
+        check_directory(Path(model) / subfolder, tokenizer=tokenizer is None)
+        if revision not in (None, "main"):
+            raise ValueError(f"revision: wanted none of a directory, got {revision!r} of {model}")
     if Path(model).resolve() == EMBEDDED.resolve():
         shipped.check_sums(EMBEDDED)
+    source: dict[str, Any] = {"subfolder": subfolder, "trust_remote_code": trust_remote_code}
+    if revision is not None:
+        source["revision"] = revision
+    reading: dict[str, Any] = {**source, "use_fast": use_fast_tokenizer}
+    if add_bos_token is not None:
+        reading["add_bos_token"] = add_bos_token
+    if isinstance(tokenizer, str):
+        tokenizer = _load_other_tokenizer(tokenizer, reading)
     try:
         with _ONE_AT_A_TIME, _without_bars():
-            tokenizer = AutoTokenizer.from_pretrained(model)
-            network, report = AutoModelForCausalLM.from_pretrained(
-                model, dtype=loaded, attn_implementation="sdpa", output_loading_info=True
-            )
+            if tokenizer is None:
+                tokenizer = AutoTokenizer.from_pretrained(model, **reading)
+            network, report = _load_weights(model, wanted, placed, source)
     except OSError as error:
         raise FileNotFoundError(f"model: wanted a directory or hub id, got {model}") from error
     except Exception as error:  # of a broken file, transformers raises whatever it meets
@@ -116,10 +136,53 @@ def load_model(
     problems = {name: sorted(report[name])[:4] for name in report if report[name]}
     if problems:
         raise ModelError(f"model {model}: wanted weights for every parameter, got {problems}")
-    network.to(where, wanted)
+    if where is not None:
+        network.to(where)
+    if wanted is torch.float64:
+        network.to(wanted)
     network.eval()
     network.requires_grad_(False)
     return network, tokenizer
+
+
+def _load_other_tokenizer(name: str, how: Mapping[str, Any]) -> Any:  # noqa: ANN401 - untyped
+    """The tokenizer of another model; of its folders and revisions nothing was said."""
+    plain = {key: value for key, value in how.items() if key not in ("subfolder", "revision")}
+    try:
+        with _ONE_AT_A_TIME, _without_bars():
+            return AutoTokenizer.from_pretrained(name, **plain)
+    except Exception as error:  # of a broken file, transformers raises whatever it meets
+        raise ModelError(
+            f"tokenizer: wanted a directory or hub id of one, got {name!r}, {_first(error)}"
+        ) from error
+
+
+def _load_weights(
+    model: str, dtype: torch.dtype | None, device_map: DeviceMap | None, source: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The network, and what transformers says was missing or too much.
+
+    What transformers keeps in float32 whatever the dtype (angles of the rotation: bfloat16 would
+    turn a position of 4,096 by several radians) stays so: nothing is converted again.
+    """
+    kind = AutoConfig.from_pretrained(model, **source).model_type
+    # Some models that see are no causal models to transformers, MiniMax-M3 among them.
+    sees = kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    only_sees = sees and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    family = AutoModelForImageTextToText if only_sees else AutoModelForCausalLM
+    loaded: str | torch.dtype = "auto" if dtype is None else dtype
+    # from_pretrained makes the dtype everybody's for a moment, and float64 nobody expects.
+    if dtype is torch.float64:
+        loaded = torch.float32
+    network, report = family.from_pretrained(
+        model,
+        dtype=loaded,
+        device_map=device_map,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+        **source,
+    )
+    return network, report
 
 
 @contextmanager

@@ -7,14 +7,13 @@ results are those of separate prompts (tests compare them).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from msa_suites.models.attention import Network
+from msa_suites.models.reading import Reading
 
 #: A shared prefix shorter than this is not worth a cache.
 LEAST_SHARED = 128
@@ -74,7 +73,7 @@ def group_by_prefix(requests: Sequence[Request]) -> list[tuple[int, list[int]]]:
 
 @torch.inference_mode()
 def score_requests(
-    model: Network, requests: Sequence[Request], *, share: bool
+    model: Network, requests: Sequence[Request], *, share: bool, chunk: int = 0
 ) -> Iterator[tuple[int, Score]]:
     """Score every request, in any order.
 
@@ -82,36 +81,27 @@ def score_requests(
         model: a causal language model of transformers.
         requests: what to score.
         share: read shared prefixes once.
+        chunk: tokens read at a time, so that memory does not grow with a prompt; 0 reads it whole.
 
     Yields:
         Index of a request and its score.
     """
     groups = group_by_prefix(requests) if share else [(0, [i]) for i in range(len(requests))]
     for length, members in groups:
-        cache = None
+        prefix = Reading(model, chunk=chunk)
         if length:
-            prefix = _row(requests[members[0]].context[:length], model)
-            cache = model(prefix, use_cache=True, logits_to_keep=1).past_key_values
+            prefix.advance(requests[members[0]].context[:length])
         for index in members:
-            yield index, _score(model, requests[index], copy.deepcopy(cache), length)
+            yield index, _score(prefix.fork(), requests[index], length)
 
 
-def _row(tokens: Sequence[int], model: Network) -> Tensor:
-    return torch.tensor([tokens], dtype=torch.long, device=model.device)  # [1, T]
-
-
-def _score(model: Network, request: Request, cache: object, done: int) -> Score:
+def _score(reading: Reading, request: Request, done: int) -> Score:
     wanted = len(request.continuation)
-    output = model(
-        _row(request.read[done:], model),
-        past_key_values=cache,
-        use_cache=cache is not None,
-        logits_to_keep=wanted,
-    )
-    log_p = output.logits[0].float().log_softmax(-1)  # [wanted, V]
-    target = torch.tensor(request.continuation, device=log_p.device)
-    chosen = log_p.gather(-1, target[:, None])
-    return Score(
-        log_likelihood=float(chosen.double().sum()),
-        greedy=bool((log_p.argmax(-1) == target).all()),
-    )
+    likelihood, greedy, at = 0.0, True, 0
+    for logits in reading.logits(request.read[done:], keep=wanted, last=True):
+        log_p = logits.float().log_softmax(-1)  # [n, V]
+        target = torch.tensor(request.continuation[at : at + len(log_p)], device=log_p.device)
+        likelihood += float(log_p.gather(-1, target[:, None]).double().sum())
+        greedy = greedy and bool((log_p.argmax(-1) == target).all())
+        at += len(log_p)
+    return Score(log_likelihood=likelihood, greedy=greedy)

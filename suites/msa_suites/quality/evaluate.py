@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from msa_suites.models.attention import MsaSettings
+from msa_suites.models.attention import settings_for
 from msa_suites.quality.errors import QualityInvalid
 from msa_suites.quality.items import TASKS, check_name, load_items
 from msa_suites.quality.quiet import quiet
@@ -69,12 +70,11 @@ def evaluate(
     """
     for task in tasks:
         check_name("task", task, TASKS)
-    chosen = MsaSettings.from_mapping(settings or {})
+    with quiet():
+        model = load(model_dir, device, dtype)
+    chosen = settings_for(model.model, settings or {})
     if "msa" in attentions:
         check_contexts(tasks, profile=profile, budget=chosen.budget)
-
-    with quiet():
-        model = _load(model_dir, device, dtype)
     rows = []
     for attention in attentions:
         model.attend(attention, chosen)
@@ -87,7 +87,7 @@ def evaluate(
 
 
 @lru_cache(maxsize=1)
-def _load(model_dir: str, device: str, dtype: str) -> Any:  # noqa: ANN401 - lm-eval has no types
+def load(model_dir: str, device: str, dtype: str) -> Any:  # noqa: ANN401 - lm-eval has no types
     """The model of the last call, kept: a run evaluates task by task on one weight load."""
     from msa_suites.models.lm import MsaLM
 
@@ -102,18 +102,9 @@ def run_task(
     limit: int | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of one task with the model as it stands."""
-    from lm_eval.evaluator import evaluate as run_lm_eval
-    from lm_eval.tasks import TaskManager
-
     from msa_suites.quality.lm_tasks import TASK_FILES
 
-    # lm-eval's own tasks take 14 s to index, and none is wanted.
-    manager = TaskManager(
-        include_path=str(TASK_FILES), include_defaults=False, metadata={"profile": profile}
-    )
-    found = run_lm_eval(
-        lm=model, task_dict=manager.load([task]), limit=limit, bootstrap_iters=0, log_samples=True
-    )
+    samples = run_lm_eval(model, task, files=TASK_FILES, metadata={"profile": profile}, limit=limit)
     return [
         {
             "task": task,
@@ -123,6 +114,42 @@ def run_task(
             "cluster": sample["doc"]["cluster"],
             "value": float(sample[metric]),
         }
-        for sample in found["samples"][task]
+        for sample in samples
         for metric in sample["metrics"]
     ]
+
+
+def run_lm_eval(
+    model: Any,  # noqa: ANN401 - lm-eval's LM; its class is imported late
+    task: str,
+    *,
+    files: Path,
+    metadata: Mapping[str, str],
+    limit: int | None = None,
+    indices: Sequence[int] | None = None,
+) -> list[dict[str, Any]]:
+    """lm-eval's samples of one task: document, answers, metrics.
+
+    Args:
+        model: with the attention that is measured.
+        task: its name.
+        files: folder of task files.
+        metadata: handed to the task's data set.
+        limit: the first so many documents.
+        indices: these documents alone; not together with ``limit``.
+    """
+    from lm_eval.evaluator import evaluate as run
+    from lm_eval.tasks import TaskManager
+
+    # lm-eval's own tasks take 14 s to index, and none is wanted.
+    manager = TaskManager(include_path=str(files), include_defaults=False, metadata=dict(metadata))
+    found = run(
+        lm=model,
+        task_dict=manager.load([task]),
+        limit=limit,
+        samples=None if indices is None else {task: list(indices)},
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    samples: list[dict[str, Any]] = found["samples"][task]
+    return samples

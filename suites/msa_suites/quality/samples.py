@@ -7,6 +7,8 @@ from typing import Any
 
 from msa_harness.records import Sample, finite
 from msa_suites.quality.items import NLL_TASKS, RECALL_TASKS
+from msa_suites.ruler.drawing import TASKS
+from msa_suites.ruler.texts import TEXT_TASKS
 
 #: Unit by the first word of a metric's name.
 UNITS = {
@@ -31,7 +33,8 @@ def series_name(row: Mapping[str, Any]) -> str:
 
 def main_series(task: str) -> tuple[str, str]:
     """Series and unit that stand for a task of which nothing could be measured."""
-    metric = "recall" if task in RECALL_TASKS else "nll" if task in NLL_TASKS else "kl"
+    recalls, texts = (*RECALL_TASKS, *TASKS), (*NLL_TASKS, *TEXT_TASKS)
+    metric = "recall" if task in recalls else "nll" if task in texts else "kl"
     return f"quality/{task}/{metric}", UNITS[metric]
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from msa_harness.client import CallFailedError, Worker, WorkerError
-from msa_harness.records import INVALID, WRONG, Sample
+from msa_harness.client import CallFailedError, Worker
+from msa_harness.records import Sample
 from msa_suites.models.attention import why_not
+from msa_suites.quality.failing import failure
 from msa_suites.quality.items import TASKS
 from msa_suites.quality.samples import main_series, to_samples
+from msa_suites.ruler.suite import measure_kept
 from msa_suites.session import Session
 from msa_suites.together import merged
 
@@ -23,8 +25,11 @@ def measure(session: Session) -> Iterator[list[Sample]]:
     """Samples of every side, one batch a task, so that an interrupted run keeps whole tasks.
 
     The sides run at the same time on one thread each: the model is too small to gain from more,
-    and nothing here is timed.
+    and nothing here is timed. With items of the user's own, those are measured instead.
     """
+    if session.items:
+        yield from measure_kept(session)
+        return
     quiet = replace(session, threads=1)
     yield from merged([partial(_measure_side, quiet, label) for label in session.sides])
 
@@ -60,7 +65,7 @@ def _is_done(session: Session, task: str, label: str) -> bool:
 
 
 def _settings(session: Session, label: str) -> dict[str, object]:
-    return {**SETTINGS, "implementation": session.sides[label].implementation}
+    return {**SETTINGS, **session.msa, "implementation": session.sides[label].implementation}
 
 
 def _evaluate(session: Session, worker: Worker, label: str, task: str) -> list[Sample]:
@@ -75,7 +80,7 @@ def _evaluate(session: Session, worker: Worker, label: str, task: str) -> list[S
     try:
         rows = worker.call("evaluate", "", [session.model], arguments)
     except CallFailedError as error:
-        return [_failure(session, label, task, error)]
+        return [failure(session, label, task, error)]
     return to_samples(rows, subject=label, ran=session.ran(label), repro=session.repro("quality"))
 
 
@@ -88,24 +93,5 @@ def _fidelity(session: Session, worker: Worker, label: str) -> list[Sample]:
     try:
         rows = worker.call("fidelity", "", [session.model], arguments)
     except CallFailedError as error:
-        return [_failure(session, label, "fidelity", error)]
+        return [failure(session, label, "fidelity", error)]
     return to_samples(rows, subject=label, ran=session.ran(label), repro=session.repro("quality"))
-
-
-def _failure(session: Session, label: str, task: str, error: CallFailedError) -> Sample:
-    """A task that could not be measured; contexts that are too short void the run."""
-    if error.type in ("FileNotFoundError", "FixtureError", "ItemsError", "ModelError"):
-        raise WorkerError(error.message)
-    detail = INVALID if error.type == "QualityInvalid" else WRONG
-    series, unit = main_series(task)
-    return Sample(
-        suite="quality",
-        series=series,
-        subject=label,
-        unit=unit,
-        item="all",
-        value=None,
-        detail=f"{detail}{error.type}: {error.message}",
-        ran=session.ran(label),
-        repro=session.repro("quality"),
-    )

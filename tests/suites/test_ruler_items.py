@@ -1,0 +1,231 @@
+"""Folders of items: made once, gone on with, checked, and measured on a model."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msa_suites.cli import main
+from msa_suites.models.loading import EMBEDDED
+from msa_suites.quality.errors import ItemsError, QualityInvalid
+from msa_suites.ruler import sources
+from msa_suites.ruler.evaluate import evaluate_kept
+from msa_suites.ruler.kept import check_folder, load_kept, read_folder
+from msa_suites.ruler.sources import SourceError, find_questions
+from msa_suites.ruler.tokens import Counter, load_tokenizer
+
+_TEXT = "It was a quiet day, and nothing of note had happened since the morning.\n" * 400
+_SQUAD = {
+    "data": [
+        {
+            "title": f"t{i}",
+            "paragraphs": [
+                {
+                    "context": f"Of the town number {i} it is told that its mayor is called M{i}.",
+                    "qas": [
+                        {
+                            "question": f"Who is the mayor of town {i}?",
+                            "is_impossible": False,
+                            "answers": [{"text": f"M{i}"}, {"text": f"Mayor M{i}"}],
+                        }
+                    ],
+                }
+            ],
+        }
+        for i in range(60)
+    ]
+}
+_HOTPOT = [
+    {
+        "question": f"Where is thing {i}?",
+        "answer": f"Place {i}",
+        "context": [[f"T{i}", ["At ", f"{i}."]]],
+    }
+    for i in range(60)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Needles and plain text for the embedded model."""
+    where = tmp_path_factory.mktemp("items")
+    (where / "text.txt").write_text(_TEXT)
+    out = where / "kept"
+    assert _make(out, "niah_single_1", "text_perplexity", "text_tail_nll") == 0
+    return out
+
+
+def _make(out: Path, *tasks: str, lengths: str = "3072 3584", more: tuple[str, ...] = ()) -> int:
+    named = [word for task in tasks for word in ("--task", task)]
+    text = ("--text", str(out.parent / "text.txt")) if (out.parent / "text.txt").exists() else ()
+    where = ["items", str(out), "--tokenizer", str(EMBEDDED), "--lengths", *lengths.split()]
+    return main([*where, "--samples", "2", *named, *text, *more])
+
+
+def test_a_folder_says_what_it_holds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = check_folder(folder)
+    assert kept.tasks == ("niah_single_1", "text_perplexity", "text_tail_nll")
+    assert kept.lengths("text_tail_nll") == [3072, 3584]
+    count = Counter(load_tokenizer(str(EMBEDDED)))
+    for item in load_kept(folder, "niah_single_1"):
+        read = count([f"{item['input']} {item['gen_prefix']}"])[0]
+        assert read == item["length"] <= item["max_length"] - 128
+        assert item["outputs"][0] in item["input"]
+    assert main(["list", "tasks"]) == 0
+    assert "ruler_vt" in capsys.readouterr().out
+
+
+def test_the_tail_is_the_same_after_every_context(folder: Path) -> None:
+    items = load_kept(folder, "text_tail_nll")
+    answers = {one["index"]: set[str]() for one in items}
+    for one in items:
+        answers[one["index"]].add(one["answer"])
+        assert _TEXT.find(one["prompt"] + one["answer"]) >= 0
+        assert not one["prompt"][-1].isspace()
+        assert one["max_length"] - 40 < one["length"] <= one["max_length"]
+    assert [len(of) for of in answers.values()] == [1, 1]
+
+
+def test_what_is_there_is_not_made_again(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(_TEXT)
+    out = tmp_path / "kept"
+    shutil.copytree(folder, out)
+    before = {one.name: one.stat().st_mtime_ns for one in out.glob("*.gz")}
+    torn = out / "niah_single_1-3584.jsonl.gz"
+    whole = gzip.decompress(torn.read_bytes())
+    torn.write_bytes(torn.read_bytes()[:100])
+    with pytest.raises(ItemsError, match=r"niah_single_1-3584.jsonl.gz is corrupt"):
+        check_folder(out)
+    assert _make(out, "niah_single_1", "text_perplexity", "text_tail_nll", "ruler_fwe") == 0
+    after = {one.name: one.stat().st_mtime_ns for one in out.glob("*.gz")}
+    assert {name for name in after if after[name] != before.get(name)} == {
+        torn.name,
+        "ruler_fwe-3072.jsonl.gz",
+        "ruler_fwe-3584.jsonl.gz",
+    }
+    assert gzip.decompress(torn.read_bytes()) == whole, "the same seed makes the same items"
+
+
+def test_a_changed_item_is_found(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "kept"
+    shutil.copytree(folder, out)
+    file = out / "niah_single_1-3072.jsonl.gz"
+    changed = gzip.decompress(file.read_bytes()).replace(b"grass", b"glass", 1)
+    file.write_bytes(gzip.compress(changed))
+    with pytest.raises(ItemsError, match=r"wanted content with sha256 .* got "):
+        check_folder(out)
+    run = ["check", "--suite", "quality", "--items", str(out), "--out", str(tmp_path / "run")]
+    assert main(run) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "niah_single"], "--task: wanted one of .*did you mean niah_single"),
+        (["--task", "text_perplexity"], "--text: wanted a text for text_perplexity, got none"),
+        (["--lengths", "64"], "--lengths: wanted room for niah_single_1, .*got 64"),
+        (["--lengths", "4096", "4096"], "--lengths: wanted each name once"),
+        (["--haystack", "nowhere.txt"], "--haystack: wanted a text file in UTF-8, got nowhere.txt"),
+        (["--task", "ruler_qa_squad", "--squad", "no.json"], "--squad: wanted a text file"),
+        (["--tokenizer", "./nothing"], "--tokenizer: wanted a model directory or hub id"),
+        (["--seed", "1"], "--out: the items in .* were made with seed 0, got 1"),
+    ],
+)
+def test_wrong_wishes_are_refused_by_name(
+    arguments: list[str],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = folder if "--seed" in arguments else tmp_path / "kept"
+    first = ["items", str(out), "--tokenizer", str(EMBEDDED), "--samples", "2"]
+    assert main([*first, *arguments]) == 2
+    err = capsys.readouterr().err
+    assert re.search(message, err), err
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("x")
+    assert _make(tmp_path, "niah_single_1") == 2
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["mine.txt", "run.lock"]
+
+
+def test_questions_come_from_local_files(tmp_path: Path) -> None:
+    (tmp_path / "squad.json").write_text(json.dumps(_SQUAD))
+    (tmp_path / "hotpot.json").write_text(json.dumps(_HOTPOT))
+    files = ("--squad", str(tmp_path / "squad.json"), "--hotpotqa", str(tmp_path / "hotpot.json"))
+    out = tmp_path / "kept"
+    assert _make(out, "ruler_qa_squad", "ruler_qa_hotpot", lengths="3072", more=files) == 0
+    for item in load_kept(out, "ruler_qa_squad"):
+        assert set(item["outputs"]) == {f"M{item['index']}", f"Mayor M{item['index']}"}
+        assert item["outputs"][0] in item["input"]
+    assert load_kept(out, "ruler_qa_hotpot")[1]["outputs"] == ["Place 1"]
+
+
+def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"rows": []}')
+    with pytest.raises(SourceError, match=r"--squad: wanted a file of the data set, got KeyError"):
+        find_questions("squad", tmp_path / "x.json")
+
+
+def test_a_data_set_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    modules = sources.lm_eval_ruler()
+    monkeypatch.setattr(modules["qa_utils"], "download_json", unreachable)
+    with pytest.raises(SourceError, match=r"--hotpotqa: wanted a network, or its file .*no route"):
+        find_questions("hotpotqa", None)
+    monkeypatch.setattr(modules["prepare_niah"], "get_haystack", unreachable)
+    with pytest.raises(SourceError, match=r"--haystack essays: wanted the data set .*`topics`"):
+        sources.find_haystack("essays")
+
+
+def _measured(folder: Path, task: str, **others: Any) -> list[dict[str, Any]]:
+    return evaluate_kept(
+        "", items=str(folder), task=task, settings={"topk": 4, "block": 32}, **others
+    )
+
+
+def test_likelihoods_are_measured_for_both_attentions(folder: Path) -> None:
+    rows = _measured(folder, "text_tail_nll", indices=[0, 2])
+    assert [(row["attention"], row["metric"]) for row in rows] == [
+        (attention, f"nll_{length}") for attention in ("dense", "msa") for length in (3072, 3584)
+    ]
+    assert all(0 < row["value"] < 5 for row in rows)
+
+
+def test_an_answer_is_judged_output_by_output(folder: Path) -> None:
+    rows = _measured(folder, "niah_single_1", indices=[1], attentions=["msa"])
+    (item,) = {row["cluster"] for row in rows}
+    assert item == load_kept(folder, "niah_single_1")[1]["item"]
+    assert [(row["item"], row["metric"]) for row in rows] == [(f"{item}/0", "recall_3072")]
+
+
+def test_items_of_another_tokenizer_are_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "kept"
+    shutil.copytree(folder, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["settings"]["tokenizer"] = "0" * 64
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(QualityInvalid, match=r"wanted some that were fitted to the model's"):
+        _measured(out, "text_perplexity", indices=[0])
+
+
+def test_prompts_that_would_be_cut_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "kept"
+    assert _make(out, "niah_single_1", lengths="40960") == 0
+    with pytest.raises(QualityInvalid, match=r"wanted at most \d+ tokens .*it would be cut"):
+        _measured(out, "niah_single_1", indices=[0])
+
+
+def test_a_folder_that_is_none_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ItemsError, match=r"wanted a folder that `msa-bench items` has written"):
+        read_folder(tmp_path)
