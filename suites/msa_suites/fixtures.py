@@ -29,5 +29,5 @@ def check_fixtures(suites: Collection[str], *, items: str | None = None) -> None
         check_sums(EMBEDDED)
     if _READ_ITEMS.intersection(suites):
         check_items()
-    if items and "quality" in suites:
+    if items:
         check_folder(Path(items))

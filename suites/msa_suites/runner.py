@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import time
@@ -27,6 +28,7 @@ from msa_reports.cost import FILE as LIMITS
 from msa_reports.report import VERDICT, write_report
 from msa_suites import SUITES, TIMED
 from msa_suites.plan import Plan
+from msa_suites.ruler.kept import MANIFEST
 from msa_suites.session import WITHHELD, Session
 from msa_suites.software import check_resumed, software_samples, voids
 from msa_suites.speed.weighted import asked_of, weighted_samples
@@ -86,12 +88,26 @@ def make_header(
             **plan.judge,
             "self_test": plan.self_test,
             "model": session.model or "embedded",
+            **_own_items(session),
             **({"may_differ": sorted(session.may_differ)} if session.may_differ else {}),
         },
         profile=session.profile,
         seed=session.seed,
         gates=gates.to_dict(),
     )
+
+
+def _own_items(session: Session) -> dict[str, object]:
+    """What the quality suite measures where that is the user's own."""
+    found: dict[str, object] = {}
+    if session.items:
+        manifest = (Path(session.items) / MANIFEST).read_bytes()
+        found["items"] = hashlib.sha256(manifest).hexdigest()
+    if session.msa:
+        found["msa"] = dict(session.msa)
+    if session.dtype != "float32":
+        found["dtype"] = session.dtype
+    return found
 
 
 def read_gates(plan: Plan, *, profile: str, device: str) -> GateTable:

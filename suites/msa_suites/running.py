@@ -17,7 +17,7 @@ from msa_reports.report import read_speedups
 from msa_reports.terminal import print_outcome, print_speedups
 from msa_suites import ON_REQUEST, SUITES, runner
 from msa_suites.cases import load_cases
-from msa_suites.commands import options
+from msa_suites.commands import options, own_items
 from msa_suites.fixtures import check_fixtures
 from msa_suites.plan import Plan
 from msa_suites.repeating import repeat_check
@@ -122,7 +122,7 @@ def make_session(command: str, args: argparse.Namespace, plan: Plan) -> Session:
         model=_model(args.model),
         dtype=args.dtype,
         items=_model(args.items),
-        msa=options.msa_settings(args.msa),
+        msa=own_items.msa_settings(args.msa),
         threads=args.threads,
         timeout=args.timeout,
         memory=args.memory,

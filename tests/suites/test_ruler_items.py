@@ -12,12 +12,18 @@ from typing import Any
 import pytest
 
 from msa_suites.cli import main
+from msa_suites.commands.own_items import msa_settings
+from msa_suites.models.attention import MsaSettings
 from msa_suites.models.loading import EMBEDDED
+from msa_suites.quality import evaluate as embedded_items
 from msa_suites.quality.errors import ItemsError, QualityInvalid
+from msa_suites.ruler import evaluate as evaluating
 from msa_suites.ruler import sources
 from msa_suites.ruler.evaluate import evaluate_kept
+from msa_suites.ruler.fitting import FitError
 from msa_suites.ruler.kept import check_folder, load_kept, read_folder
 from msa_suites.ruler.sources import SourceError, find_questions
+from msa_suites.ruler.texts import Windows
 from msa_suites.ruler.tokens import Counter, load_tokenizer
 
 _TEXT = "It was a quiet day, and nothing of note had happened since the morning.\n" * 400
@@ -57,26 +63,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("items")
     (where / "text.txt").write_text(_TEXT)
     out = where / "kept"
-    assert _make(out, "niah_single_1", "text_perplexity", "text_tail_nll") == 0
+    assert _make(out, "ruler_fwe", "text_perplexity", "text_tail_nll") == 0
     return out
 
 
 def _make(out: Path, *tasks: str, lengths: str = "3072 3584", more: tuple[str, ...] = ()) -> int:
     named = [word for task in tasks for word in ("--task", task)]
     text = ("--text", str(out.parent / "text.txt")) if (out.parent / "text.txt").exists() else ()
-    where = ["items", str(out), "--tokenizer", str(EMBEDDED), "--lengths", *lengths.split()]
+    where = [
+        "items",
+        "--out",
+        str(out),
+        "--tokenizer",
+        str(EMBEDDED),
+        "--lengths",
+        *lengths.split(),
+    ]
     return main([*where, "--samples", "2", *named, *text, *more])
 
 
 def test_a_folder_says_what_it_holds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = check_folder(folder)
-    assert kept.tasks == ("niah_single_1", "text_perplexity", "text_tail_nll")
+    assert kept.tasks == ("ruler_fwe", "text_perplexity", "text_tail_nll")
     assert kept.lengths("text_tail_nll") == [3072, 3584]
     count = Counter(load_tokenizer(str(EMBEDDED)))
-    for item in load_kept(folder, "niah_single_1"):
+    for item in load_kept(folder, "ruler_fwe"):
         read = count([f"{item['input']} {item['gen_prefix']}"])[0]
-        assert read == item["length"] <= item["max_length"] - 128
-        assert item["outputs"][0] in item["input"]
+        assert read == item["length"] <= item["max_length"] - 50
+        assert all(output in item["input"] for output in item["outputs"])
     assert main(["list", "tasks"]) == 0
     assert "ruler_vt" in capsys.readouterr().out
 
@@ -88,7 +102,7 @@ def test_the_tail_is_the_same_after_every_context(folder: Path) -> None:
         answers[one["index"]].add(one["answer"])
         assert _TEXT.find(one["prompt"] + one["answer"]) >= 0
         assert not one["prompt"][-1].isspace()
-        assert one["max_length"] - 40 < one["length"] <= one["max_length"]
+        assert one["max_length"] - 60 < one["length"] <= one["max_length"]
     assert [len(of) for of in answers.values()] == [1, 1]
 
 
@@ -97,17 +111,17 @@ def test_what_is_there_is_not_made_again(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "kept"
     shutil.copytree(folder, out)
     before = {one.name: one.stat().st_mtime_ns for one in out.glob("*.gz")}
-    torn = out / "niah_single_1-3584.jsonl.gz"
+    torn = out / "ruler_fwe-3584.jsonl.gz"
     whole = gzip.decompress(torn.read_bytes())
     torn.write_bytes(torn.read_bytes()[:100])
-    with pytest.raises(ItemsError, match=r"niah_single_1-3584.jsonl.gz is corrupt"):
+    with pytest.raises(ItemsError, match=r"ruler_fwe-3584.jsonl.gz is corrupt"):
         check_folder(out)
-    assert _make(out, "niah_single_1", "text_perplexity", "text_tail_nll", "ruler_fwe") == 0
+    assert _make(out, "ruler_fwe", "text_perplexity", "text_tail_nll", "ruler_vt") == 0
     after = {one.name: one.stat().st_mtime_ns for one in out.glob("*.gz")}
     assert {name for name in after if after[name] != before.get(name)} == {
         torn.name,
-        "ruler_fwe-3072.jsonl.gz",
-        "ruler_fwe-3584.jsonl.gz",
+        "ruler_vt-3072.jsonl.gz",
+        "ruler_vt-3584.jsonl.gz",
     }
     assert gzip.decompress(torn.read_bytes()) == whole, "the same seed makes the same items"
 
@@ -115,8 +129,8 @@ def test_what_is_there_is_not_made_again(folder: Path, tmp_path: Path) -> None:
 def test_a_changed_item_is_found(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "kept"
     shutil.copytree(folder, out)
-    file = out / "niah_single_1-3072.jsonl.gz"
-    changed = gzip.decompress(file.read_bytes()).replace(b"grass", b"glass", 1)
+    file = out / "ruler_fwe-3072.jsonl.gz"
+    changed = gzip.decompress(file.read_bytes()).replace(b"coded", b"cited", 1)
     file.write_bytes(gzip.compress(changed))
     with pytest.raises(ItemsError, match=r"wanted content with sha256 .* got "):
         check_folder(out)
@@ -129,9 +143,12 @@ def test_a_changed_item_is_found(folder: Path, tmp_path: Path) -> None:
     [
         (["--task", "niah_single"], "--task: wanted one of .*did you mean niah_single"),
         (["--task", "text_perplexity"], "--text: wanted a text for text_perplexity, got none"),
-        (["--lengths", "64"], "--lengths: wanted room for niah_single_1, .*got 64"),
+        (["--lengths", "64"], "--lengths: wanted room for ruler_fwe, .*got 64"),
         (["--lengths", "4096", "4096"], "--lengths: wanted each name once"),
-        (["--haystack", "nowhere.txt"], "--haystack: wanted a text file in UTF-8, got nowhere.txt"),
+        (
+            ["--haystack", "nowhere.txt", "--task", "niah_single_2"],
+            "--haystack: wanted a text file in UTF-8",
+        ),
         (["--task", "ruler_qa_squad", "--squad", "no.json"], "--squad: wanted a text file"),
         (["--tokenizer", "./nothing"], "--tokenizer: wanted a model directory or hub id"),
         (["--seed", "1"], "--out: the items in .* were made with seed 0, got 1"),
@@ -145,15 +162,16 @@ def test_wrong_wishes_are_refused_by_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = folder if "--seed" in arguments else tmp_path / "kept"
-    first = ["items", str(out), "--tokenizer", str(EMBEDDED), "--samples", "2"]
-    assert main([*first, *arguments]) == 2
+    chosen = [] if "--task" in arguments else ["--task", "ruler_fwe"]
+    first = ["items", "--out", str(out), "--tokenizer", str(EMBEDDED), "--samples", "2"]
+    assert main([*first, *chosen, *arguments]) == 2
     err = capsys.readouterr().err
     assert re.search(message, err), err
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("x")
-    assert _make(tmp_path, "niah_single_1") == 2
+    assert _make(tmp_path, "ruler_fwe") == 2
     assert sorted(one.name for one in tmp_path.iterdir()) == ["mine.txt", "run.lock"]
 
 
@@ -179,13 +197,9 @@ def test_a_data_set_out_of_reach_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("no route")
 
-    modules = sources.lm_eval_ruler()
-    monkeypatch.setattr(modules["qa_utils"], "download_json", unreachable)
+    monkeypatch.setattr(sources.lm_eval_ruler("qa_utils"), "download_json", unreachable)
     with pytest.raises(SourceError, match=r"--hotpotqa: wanted a network, or its file .*no route"):
         find_questions("hotpotqa", None)
-    monkeypatch.setattr(modules["prepare_niah"], "get_haystack", unreachable)
-    with pytest.raises(SourceError, match=r"--haystack essays: wanted the data set .*`topics`"):
-        sources.find_haystack("essays")
 
 
 def _measured(folder: Path, task: str, **others: Any) -> list[dict[str, Any]]:
@@ -203,10 +217,12 @@ def test_likelihoods_are_measured_for_both_attentions(folder: Path) -> None:
 
 
 def test_an_answer_is_judged_output_by_output(folder: Path) -> None:
-    rows = _measured(folder, "niah_single_1", indices=[1], attentions=["msa"])
+    rows = _measured(folder, "ruler_fwe", indices=[1], attentions=["msa"])
     (item,) = {row["cluster"] for row in rows}
-    assert item == load_kept(folder, "niah_single_1")[1]["item"]
-    assert [(row["item"], row["metric"]) for row in rows] == [(f"{item}/0", "recall_3072")]
+    assert item == load_kept(folder, "ruler_fwe")[1]["item"]
+    assert [(row["item"], row["metric"]) for row in rows] == [
+        (f"{item}/{i}", "recall_3072") for i in range(3)
+    ]
 
 
 def test_items_of_another_tokenizer_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -221,11 +237,127 @@ def test_items_of_another_tokenizer_are_refused(folder: Path, tmp_path: Path) ->
 
 def test_prompts_that_would_be_cut_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "kept"
-    assert _make(out, "niah_single_1", lengths="40960") == 0
+    assert _make(out, "ruler_fwe", lengths="40960") == 0
     with pytest.raises(QualityInvalid, match=r"wanted at most \d+ tokens .*it would be cut"):
-        _measured(out, "niah_single_1", indices=[0])
+        _measured(out, "ruler_fwe", indices=[0])
 
 
 def test_a_folder_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(ItemsError, match=r"wanted a folder that `msa-bench items` has written"):
         read_folder(tmp_path)
+
+
+def test_windows_go_around_a_word_that_is_too_long() -> None:
+    text = "few words " * 200 + "x" * 5000 + " and more words" * 400
+    made = list(Windows(text, Counter(load_tokenizer(str(EMBEDDED)))).perplexity(1024, most=9))
+    assert len(made) > 4
+    for one in made:
+        assert one.tokens <= 1024
+        assert text.find(one.prompt + one.answer) >= 0
+        assert 200 < len(one.answer) <= 256
+    with pytest.raises(FitError, match="--text: wanted text for two windows of 1024 tokens"):
+        list(Windows("too short", Counter(load_tokenizer(str(EMBEDDED)))).perplexity(1024, most=9))
+    with pytest.raises(FitError, match="--lengths: wanted at least 512 for text, got 300"):
+        list(Windows(text, Counter(load_tokenizer(str(EMBEDDED)))).tail([300, 1024], most=9))
+
+
+@pytest.mark.slow  # the needles' modules take ten seconds to import
+def test_essays_out_of_reach_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(sources.lm_eval_ruler("prepare_niah"), "get_haystack", unreachable)
+    with pytest.raises(SourceError, match=r"--haystack essays: wanted the data set .*`topics`"):
+        sources.find_haystack("essays")
+
+
+def test_a_task_file_that_is_missing_is_found_and_written_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "kept"
+    shutil.copytree(folder, out)
+    file = out / "tasks" / "ruler_fwe.yaml"
+    whole = file.read_text()
+    file.write_text(whole.replace("max_gen_toks: 50", "max_gen_toks: 5"))
+    with pytest.raises(ItemsError, match=r"ruler_fwe.yaml .* got another text"):
+        check_folder(out)
+    file.unlink()
+    with pytest.raises(ItemsError, match=r"ruler_fwe.yaml .* got no such file"):
+        check_folder(out)
+    assert _make(out, "ruler_fwe") == 0
+    assert file.read_text() == whole
+
+
+def test_an_attempt_that_made_nothing_leaves_the_folder_free(tmp_path: Path) -> None:
+    out = tmp_path / "kept"
+    assert _make(out, "ruler_fwe", lengths="64") == 2
+    assert _make(out, "ruler_fwe", lengths="3072", more=("--seed", "4")) == 0
+
+
+def test_a_length_beyond_the_others_makes_all_tails_again(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(_TEXT)
+    out = tmp_path / "kept"
+    for lengths in ("1024 2048", "1536", "3072"):
+        assert _make(out, "text_tail_nll", lengths=lengths) == 0
+        answers: dict[int, set[str]] = {}
+        for one in load_kept(out, "text_tail_nll"):
+            answers.setdefault(one["index"], set()).add(one["answer"])
+        assert all(len(of) == 1 for of in answers.values())
+    assert read_folder(out).lengths("text_tail_nll") == [1024, 1536, 2048, 3072]
+
+
+def test_equal_items_have_hashes_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "squad.json").write_text(json.dumps(_SQUAD))
+    out = tmp_path / "kept"
+    more = ("--squad", str(tmp_path / "squad.json"))
+    assert _make(out, "ruler_qa_squad", lengths="8192 16384", more=more) == 0
+    items = load_kept(out, "ruler_qa_squad")
+    assert len({one["item"] for one in items}) == len(items) == 4
+    assert {one["input"] for one in items[:2]} == {one["input"] for one in items[2:]}
+    other = json.loads(json.dumps(_SQUAD).replace("mayor", "baker"))
+    (tmp_path / "squad.json").write_text(json.dumps(other))
+    assert _make(out, "ruler_qa_squad", lengths="4096", more=more) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("topk=abc", "--msa: wanted topk as an int from 1, got 'abc'"),
+        ("topk=0", "--msa: wanted topk as an int from 1, got '0'"),
+        ("block=-3", "--msa: wanted block as an int from 1, got '-3'"),
+        ("scorer=zzz", "--msa: wanted a scorer of max, .*got 'zzz'"),
+        ("dense_layers=a", "--msa: wanted dense_layers as 0[+]2, got 'a'"),
+        ("topq=1", "--msa: settings: wanted one of topk, got 'topq'"),
+        ("topk", "--msa: wanted name=value"),
+        ("topk=1,topk=2", "--msa: wanted name=value, each name once, got 'topk=2'"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        msa_settings(text)
+
+
+def test_settings_are_read() -> None:
+    assert msa_settings("topk=8,scorer=mean,dense_layers=0+2") == {
+        "topk": 8,
+        "scorer": "mean",
+        "dense_layers": "0+2",
+    }
+    assert msa_settings(None) == {}
+
+
+def test_a_model_with_msa_of_its_own_runs_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "own_settings", lambda _: MsaSettings())
+    with pytest.raises(QualityInvalid, match=r"implementation: wanted transformers, .*'triton'"):
+        evaluate_kept(
+            "",
+            items=str(folder),
+            task="text_perplexity",
+            indices=[0],
+            settings={"implementation": "triton"},
+        )
+    monkeypatch.setattr(embedded_items, "own_settings", lambda _: MsaSettings())
+    with pytest.raises(QualityInvalid, match=r"items: wanted some of the model's own tokenizer"):
+        embedded_items.evaluate("", tasks=["msa_perplexity"], limit=1)

@@ -33,12 +33,16 @@ def prepare_once() -> None:
         modules = tuple(any(x is module for x in seen) for module in (tl, tl.core))
         if modules in replaced:
             return _Nothing()
+        scope = replace(function)
         replaced.add(modules)
-        return replace(function)
+        return scope
 
     def launched(self: object, *args: object, **kwargs: object) -> object:
-        replaced.clear()  # the end of a launch undoes what its beginning replaced
-        return launch(self, *args, **kwargs)
+        replaced.clear()
+        try:
+            return launch(self, *args, **kwargs)
+        finally:
+            replaced.clear()  # the end of a launch undoes what its beginning replaced
 
     interpreter._patch_lang = once
     interpreter.GridExecutor.__call__ = launched

@@ -12,7 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from msa_suites.ruler import DATA_SETS, HAYSTACKS
 
     parser.add_argument(
-        "out", type=Path, metavar="DIR", help="folder of items; one is gone on with"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder of items; one that is there is gone on with",
     )
     parser.add_argument(
         "--tokenizer",

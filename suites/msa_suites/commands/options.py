@@ -12,6 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from msa_suites.commands import own_items
+
 PROFILES = ("quick", "standard", "full")
 #: Tables of thresholds that `--gates` knows by name.
 SHIPPED_GATES = ("acceptance",)
@@ -148,44 +150,6 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_items(parser: argparse.ArgumentParser) -> None:
-    """What the quality suite measures a model of one's own with."""
-    parser.add_argument(
-        "--items",
-        metavar="DIR",
-        default=None,
-        help="items of `msa-bench items` for the quality suite, instead of the embedded model's",
-    )
-    parser.add_argument(
-        "--msa",
-        metavar="NAME=VALUE,...",
-        default=None,
-        help="settings of MSA in the quality suite (default: topk=4,block=32,sink_blocks=1; with "
-        "--items topk=16,block=128,sink_blocks=0)",
-    )
-    parser.add_argument(
-        "--dtype", metavar="NAME", default="float32", help="dtype of the model's weights"
-    )
-
-
-def msa_settings(text: str | None) -> dict[str, object]:
-    """The settings that ``--msa`` names.
-
-    Raises:
-        ValueError: it is not written so, or names what is no setting.
-    """
-    from msa_suites.models.attention import MsaSettings
-
-    found: dict[str, object] = {}
-    for part in filter(None, (text or "").split(",")):
-        name, sign, value = part.partition("=")
-        if not sign or name in found or name == "implementation":
-            raise ValueError(f"--msa: wanted name=value, each name once, got {part!r} in {text!r}")
-        found[name] = int(value) if value.lstrip("-").isdecimal() else value
-    MsaSettings.from_mapping(found)
-    return found
-
-
 def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
@@ -228,7 +192,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     add_device(parser)
     add_model(parser)
-    add_items(parser)
+    own_items.add_items(parser)
     parser.add_argument(
         "--cases", type=Path, metavar="FILE", help="own shapes as JSON lines, with weights"
     )

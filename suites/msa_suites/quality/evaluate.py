@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from msa_suites.models.attention import settings_for
+from msa_suites.models.attention import Network, own_settings, settings_for
 from msa_suites.quality.errors import QualityInvalid
 from msa_suites.quality.items import TASKS, check_name, load_items
 from msa_suites.quality.quiet import quiet
@@ -72,6 +72,7 @@ def evaluate(
         check_name("task", task, TASKS)
     with quiet():
         model = load(model_dir, device, dtype)
+    refuse_own(model.model)
     chosen = settings_for(model.model, settings or {})
     if "msa" in attentions:
         check_contexts(tasks, profile=profile, budget=chosen.budget)
@@ -84,6 +85,19 @@ def evaluate(
             if on_task is not None:
                 on_task(task, attention)
     return rows
+
+
+def refuse_own(model: Network) -> None:
+    """Refuse a model with MSA of its own: these items are bytes, and its budget is beyond them.
+
+    Raises:
+        QualityInvalid: it has.
+    """
+    if own_settings(model) is not None:
+        raise QualityInvalid(
+            "items: wanted some of the model's own tokenizer (--items), where it has sparse "
+            "attention of its own, got those of the embedded model"
+        )
 
 
 @lru_cache(maxsize=1)

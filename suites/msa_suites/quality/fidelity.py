@@ -17,6 +17,7 @@ from torch import Tensor
 
 from msa_suites.models.attention import MsaSettings, Network, use_dense, use_msa
 from msa_suites.quality.errors import QualityInvalid
+from msa_suites.quality.evaluate import refuse_own
 from msa_suites.quality.items import load_items
 from msa_suites.quality.regimes import mass_on_random_tensors
 
@@ -126,6 +127,7 @@ def measure_fidelity(
 
     chosen = MsaSettings.from_mapping(settings or {})
     model, tokenizer = load_model(model_dir or str(EMBEDDED), device=device, dtype=dtype)
+    refuse_own(model)
     rows = []
     for item in load_items("msa_perplexity", profile=profile)[::2][:limit]:
         found = compare_text(model, tokenizer.encode(item.prompt + item.answer), chosen)

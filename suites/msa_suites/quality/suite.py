@@ -74,6 +74,7 @@ def _evaluate(session: Session, worker: Worker, label: str, task: str) -> list[S
         "tasks": [task],
         "profile": session.profile,
         "device": session.device,
+        "dtype": session.dtype,
         # Dense attention tells whether a task has a signal: by base, which no change can spoil.
         "attentions": ["dense", "msa"] if label == session.reference else ["msa"],
     }
@@ -89,6 +90,7 @@ def _fidelity(session: Session, worker: Worker, label: str) -> list[Sample]:
         "settings": _settings(session, label),
         "profile": session.profile,
         "device": session.device,
+        "dtype": session.dtype,
     }
     try:
         rows = worker.call("fidelity", "", [session.model], arguments)

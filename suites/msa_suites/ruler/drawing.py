@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,10 +51,11 @@ class RulerTask:
     """One of the tasks.
 
     Attributes:
-        draw: the item of a size, by generators that :func:`msa_suites.ruler.sources.seeded` set.
+        draw: the item of a size, by generators that `seeded` of :mod:`msa_suites.ruler.sources`.
         step: units of text (words, sentences, documents) by which lm-eval grows an item.
         answer: tokens that the answer may have.
         delimiter: between the prompt and the beginning of the answer.
+        prose: whether its needles are hidden in the haystack of :class:`Sources`.
         data_set: that it asks on, or empty.
         all_outputs: every output is wanted; otherwise they are ways to say one answer.
     """
@@ -62,6 +64,7 @@ class RulerTask:
     step: int
     answer: int
     delimiter: str = " "
+    prose: bool = False
     data_set: str = ""
     all_outputs: bool = True
 
@@ -69,7 +72,7 @@ class RulerTask:
 def _needles(hidden_in: str, key: str, value: str, **counts: int) -> Draw:
     def draw(sources: Sources, size: int, index: int) -> Drawn:
         del index
-        niah, template = lm_eval_ruler()["prepare_niah"], lm_eval_ruler()["niah_utils"].TEMPLATE
+        niah, template = lm_eval_ruler("prepare_niah"), lm_eval_ruler("niah_utils").TEMPLATE
         count = {"num_needle_k": 1, "num_needle_v": 1, "num_needle_q": 1, **counts}
         essay = hidden_in == "essay"
         text, outputs, query = niah.generate_input_output(
@@ -94,7 +97,7 @@ def _needles(hidden_in: str, key: str, value: str, **counts: int) -> Draw:
 
 def _variables(sources: Sources, size: int, index: int) -> Drawn:
     del index
-    module = lm_eval_ruler()["vt_utils"]
+    module = lm_eval_ruler("vt_utils")
     text, outputs = module.generate_input_output(size, num_chains=1, num_hops=4)
     prompt, prefix = _before_answer(text, module.CONFIG["variable_tracking"]["answer_prefix"])
     return Drawn(f"{module.randomize_icl(sources.example)}\n\n{prompt}", outputs, prefix)
@@ -102,14 +105,15 @@ def _variables(sources: Sources, size: int, index: int) -> Drawn:
 
 def example_of_variables(size: int) -> str:
     """A worked example for ``ruler_vt`` with ``size`` sentences of noise."""
-    module = lm_eval_ruler()["vt_utils"]
+    module = lm_eval_ruler("vt_utils")
     text, outputs = module.generate_input_output(size, num_chains=1, num_hops=4, is_icl=True)
     return f"{text} {' '.join(outputs)}\n\n"
 
 
 def _common_words(sources: Sources, size: int, index: int) -> Drawn:
     del index
-    module = lm_eval_ruler()["cwe_utils"]
+    module = lm_eval_ruler("cwe_utils")
+    module.RNG.seed(random.getrandbits(64))  # its own, which seeded() does not reach
     # Where the words run out, each is said more often: lm-eval's contexts end at some 120K tokens.
     times = -(-size // len(module.WORDS))
     _, text, outputs = module.generate_input_output(
@@ -120,9 +124,9 @@ def _common_words(sources: Sources, size: int, index: int) -> Drawn:
 
 def _frequent_words(sources: Sources, size: int, index: int) -> Drawn:
     del index
-    module = lm_eval_ruler()["fwe_utils"]
+    module = lm_eval_ruler("fwe_utils")
     text, outputs, _ = module.generate_input_output(
-        sources.length, _no_tokens, num_words=size, vocab_size=sources.length // 50
+        sources.length, _no_tokens, num_words=size, vocab_size=max(4, sources.length // 50)
     )
     return Drawn(*_shuffled(text, outputs, module.CONFIG["answer_prefix"]))
 
@@ -153,10 +157,10 @@ def _questions(data_set: str) -> Draw:
     def draw(sources: Sources, size: int, index: int) -> Drawn:
         asked, documents = sources.questions[data_set]
         least = len(asked[index]["context"])  # fewer documents do not hold the answer
-        text, outputs = lm_eval_ruler()["qa_utils"].generate_input_output(
+        text, outputs = lm_eval_ruler("qa_utils").generate_input_output(
             index, max(size, least), asked, list(documents)
         )
-        return Drawn(text, list(outputs), lm_eval_ruler()["qa_utils"].CONFIG["answer_prefix"])
+        return Drawn(text, list(outputs), lm_eval_ruler("qa_utils").CONFIG["answer_prefix"])
 
     return draw
 
@@ -169,18 +173,21 @@ _ANSWER, _SENTENCES, _WORDS = 128, 25, 500
 #: The tasks by lm-eval's names.
 TASKS: dict[str, RulerTask] = {
     "niah_single_1": _task(_needles("repeat", "words", "numbers"), _SENTENCES, _ANSWER),
-    "niah_single_2": _task(_needles("essay", "words", "numbers"), _WORDS, _ANSWER),
-    "niah_single_3": _task(_needles("essay", "words", "uuids"), _WORDS, _ANSWER),
+    "niah_single_2": _task(_needles("essay", "words", "numbers"), _WORDS, _ANSWER, prose=True),
+    "niah_single_3": _task(_needles("essay", "words", "uuids"), _WORDS, _ANSWER, prose=True),
     "niah_multikey_1": _task(
-        _needles("essay", "words", "numbers", num_needle_k=4), _WORDS, _ANSWER
+        _needles("essay", "words", "numbers", num_needle_k=4), _WORDS, _ANSWER, prose=True
     ),
     "niah_multikey_2": _task(_needles("needle", "words", "numbers"), _SENTENCES, _ANSWER),
     "niah_multikey_3": _task(_needles("needle", "uuids", "uuids"), _SENTENCES, _ANSWER),
     "niah_multivalue": _task(
-        _needles("essay", "words", "numbers", num_needle_v=4), _WORDS, _ANSWER
+        _needles("essay", "words", "numbers", num_needle_v=4), _WORDS, _ANSWER, prose=True
     ),
     "niah_multiquery": _task(
-        _needles("essay", "words", "numbers", num_needle_k=4, num_needle_q=4), _WORDS, _ANSWER
+        _needles("essay", "words", "numbers", num_needle_k=4, num_needle_q=4),
+        _WORDS,
+        _ANSWER,
+        prose=True,
     ),
     "ruler_vt": _task(_variables, 10, 30),
     "ruler_cwe": _task(_common_words, 10, 120, delimiter="\n\n"),

@@ -17,6 +17,8 @@ from msa_suites.ruler.tokens import fingerprint
 
 #: The paper's 16 blocks of 128 tokens, the local one among them.
 PAPER: dict[str, object] = {"topk": 16, "block": 128, "sink_blocks": 0, "local_blocks": 1}
+#: The implementation that a model with MSA of its own runs.
+OWN = "transformers"
 
 
 def evaluate_kept(
@@ -81,10 +83,20 @@ def evaluate_kept(
 
 
 def _settings(model: Network, given: Mapping[str, Any]) -> MsaSettings:
-    """What is given over the paper's; a model with MSA of its own has no other implementation."""
+    """What is given over the paper's, or what the model's own MSA has.
+
+    Raises:
+        QualityInvalid: the implementation that is measured would not run.
+    """
+    named = str(given.get("implementation", ""))
     if own_settings(model) is None:
         return settings_for(model, {**PAPER, **given})
-    return settings_for(model, {k: v for k, v in given.items() if k != "implementation"})
+    if named != OWN:
+        raise QualityInvalid(
+            f"implementation: wanted {OWN}, whose sparse attention this model has of its own, got "
+            f"{named!r}, which would not run"
+        )
+    return settings_for(model, given)
 
 
 def _values(

@@ -74,18 +74,21 @@ def _group(
     room: int,
 ) -> Iterator[Fitted]:
     found: dict[int, Fitted] = {}
-    while len(found) < len(indices):
+    least = 1 if task.data_set else task.step
+    while True:
         open_ = [index for index in indices if index not in found]
         drawn = [draw(index, size) for index in open_]
         lengths = count([prompt_of(task, one) for one in drawn])
         for index, one, n in zip(open_, drawn, lengths, strict=True):
             if n <= room:
                 found[index] = Fitted(one, n)
-        size -= task.step
-        if size < 1 and len(found) < len(indices):
+        if len(found) == len(indices):
+            break
+        if size <= least:
             raise FitError(
                 f"--lengths: item {open_[0]} has more than {room} tokens at its shortest"
             )
+        size = max(least, size - task.step)
     yield from (found[index] for index in indices)
 
 

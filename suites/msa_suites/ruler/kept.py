@@ -16,7 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from msa_harness.files import write_atomic
 from msa_suites.quality.errors import ItemsError
+from msa_suites.ruler.task_files import task_text
 
 MANIFEST = "manifest.json"
 SCHEMA = "msa-bench/long-text/1"
@@ -76,7 +78,7 @@ def read_folder(path: Path) -> Folder:
 
 
 def check_folder(path: Path) -> Folder:
-    """The folder, once every file has the manifest's hash.
+    """The folder, once every file has the manifest's hash and every task file is as it was.
 
     Raises:
         ItemsError: the text names the file, the hash that was wanted and the one that came.
@@ -84,6 +86,12 @@ def check_folder(path: Path) -> Folder:
     folder = read_folder(path)
     for task in folder.tasks:
         load_kept(path, task)
+        file = path / TASK_FILES / f"{task}.yaml"
+        if not file.is_file() or file.read_text() != task_text(task, folder.lengths(task)):
+            raise ItemsError(
+                f"items: wanted {file} as `msa-bench items` writes it (and would again), got "
+                f"{'another text' if file.is_file() else 'no such file'}"
+            )
     return folder
 
 
@@ -93,19 +101,23 @@ def load_kept(path: Path, task: str) -> list[dict[str, Any]]:
     Raises:
         ItemsError: there is no such task, or a file is missing, corrupt or has changed.
     """
-    return [dict(item) for item in _load(path, task)]
-
-
-@lru_cache(maxsize=4)
-def _load(path: Path, task: str) -> tuple[dict[str, Any], ...]:
     folder = read_folder(path)
     if task not in folder.tasks:
         raise ItemsError(f"items: wanted one of {', '.join(folder.tasks)} in {path}, got {task!r}")
-    entries = [(name, one) for name, one in folder.files.items() if one["task"] == task]
+    files = tuple(
+        (f"{name}.jsonl.gz", entry["sha256"])
+        for name, entry in folder.files.items()
+        if entry["task"] == task
+    )
+    return [dict(item) for item in _load(path, files)]
+
+
+@lru_cache(maxsize=1)  # a task of long items is large
+def _load(path: Path, files: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], ...]:
     return tuple(
         json.loads(line)
-        for name, entry in entries
-        for line in _verified(path / f"{name}.jsonl.gz", entry["sha256"]).splitlines()
+        for name, wanted in files
+        for line in _verified(path / name, wanted).splitlines()
     )
 
 
@@ -135,8 +147,6 @@ def is_whole(folder: Folder, name: str) -> bool:
 
 def keep(folder: Folder, task: str, length: int, items: Iterable[Mapping[str, Any]]) -> None:
     """Write a file of items, then the manifest that names it."""
-    from msa_harness.records import write_atomic
-
     rows = list(items)
     raw = "".join(json.dumps(row) + "\n" for row in rows).encode()
     # The hash is of the content: the compressed bytes depend on the zlib at hand.
@@ -149,5 +159,13 @@ def keep(folder: Folder, task: str, length: int, items: Iterable[Mapping[str, An
         "items": len(rows),
         "tokens": [min(tokens), max(tokens)],
     }
+    write_manifest(folder)
+
+
+def write_manifest(folder: Folder) -> None:
+    """Write the manifest, and lm-eval's file for every task in it."""
     document = {"schema": SCHEMA, "settings": folder.settings, "files": folder.files}
     write_atomic(folder.path / MANIFEST, json.dumps(document, indent=1) + "\n")
+    for task in folder.tasks:
+        file = folder.path / TASK_FILES / f"{task}.yaml"
+        write_atomic(file, task_text(task, folder.lengths(task)))

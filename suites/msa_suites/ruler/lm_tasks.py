@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from msa_suites.quality.errors import ItemsError
+from msa_suites.ruler.drawing import TASKS
 from msa_suites.ruler.kept import load_kept
 
 
@@ -57,3 +58,8 @@ def found(outputs: Sequence[str], answer: str, *, every: bool) -> list[float]:
     said = postprocess_pred([answer])[0].lower()
     hits = [float(output.lower() in said) for output in outputs]
     return hits if every else [max(hits)]
+
+
+def values_of(task: str, doc: Mapping[str, Any]) -> int:
+    """How many values an item has: one for every output that is wanted, one where any will do."""
+    return len(doc["outputs"]) if task in TASKS and TASKS[task].all_outputs else 1

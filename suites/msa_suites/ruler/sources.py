@@ -23,28 +23,31 @@ import numpy as np
 
 from msa_suites.ruler import HAYSTACKS
 
-#: lm-eval's modules of RULER: needles, tracked variables, common words, frequent words, questions.
-_MODULES = ("prepare_niah", "niah_utils", "vt_utils", "cwe_utils", "fwe_utils", "qa_utils")
-
 
 class SourceError(ValueError):
     """A text or a data set that an item is made of is not at hand."""
 
 
 @cache
-def lm_eval_ruler() -> dict[str, ModuleType]:
-    """lm-eval's modules of RULER by name, loaded without a download."""
+def lm_eval_ruler(name: str) -> ModuleType:
+    """One of lm-eval's modules of RULER, loaded without a download.
+
+    Args:
+        name: prepare_niah and niah_utils (needles), vt_utils (tracked variables), cwe_utils (common
+            words), fwe_utils (frequent words), qa_utils (questions).
+    """
+    if "niah" not in name:
+        return importlib.import_module(f"lm_eval.tasks.ruler.{name}")
     import nltk
     from nltk.tokenize.punkt import PunktSentenceTokenizer
 
-    # One of them fetches a model of sentences when it is imported.
+    # Importing it fetches a model of sentences.
     with mock.patch.object(nltk.data, "find"):
-        found = {name: importlib.import_module(f"lm_eval.tasks.ruler.{name}") for name in _MODULES}
+        needles = importlib.import_module("lm_eval.tasks.ruler.prepare_niah")
     # Needles go between sentences, and where those end needs no trained model: without one the
     # same text gives the same items on every machine.
-    tokenizer = PunktSentenceTokenizer()
-    vars(found["prepare_niah"])["cached_sent_tokenize"] = lru_cache(64)(tokenizer.tokenize)
-    return found
+    vars(needles)["cached_sent_tokenize"] = lru_cache(64)(PunktSentenceTokenizer().tokenize)
+    return importlib.import_module(f"lm_eval.tasks.ruler.{name}")
 
 
 def seeded(*key: str | int) -> None:
@@ -52,7 +55,6 @@ def seeded(*key: str | int) -> None:
     digest = hashlib.sha256(repr(key).encode()).digest()
     random.seed(digest)
     np.random.seed(int.from_bytes(digest[:4], "big"))  # noqa: NPY002 - the one that they use
-    lm_eval_ruler()["cwe_utils"].RNG.seed(digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +90,7 @@ def find_haystack(name: str) -> Haystack:
         SourceError: it cannot be had, or has too few words.
     """
     if name == "topics":
-        from pydoc_data.topics import topics
-
-        text = "\n".join(topics[key] for key in sorted(topics))
+        text = _topics()
     elif name == "essays":
         text = _essays()
     else:
@@ -113,8 +113,19 @@ def read_text(path: Path, option: str) -> str:
         raise SourceError(f"{option}: wanted a text file in UTF-8, got {path}: {error}") from error
 
 
+def _topics() -> str:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise SourceError(
+            "--haystack topics: wanted Python's help pages, got a Python without them; "
+            "name a text file"
+        ) from error
+    return "\n".join(topics[key] for key in sorted(topics))
+
+
 def _essays() -> str:
-    words = lm_eval_ruler()["prepare_niah"].get_haystack
+    words = lm_eval_ruler("prepare_niah").get_haystack
     try:
         return " ".join(words(type_haystack="essay"))
     except Exception as error:  # of a data set out of reach, the library raises whatever it meets
@@ -137,7 +148,7 @@ def find_questions(name: str, file: Path | None) -> Questions:
     Raises:
         SourceError: it cannot be had, or the file is not of that form.
     """
-    module = lm_eval_ruler()["qa_utils"]
+    module = lm_eval_ruler("qa_utils")
     reader: Callable[[], Questions] = getattr(module, f"read_{name}").__wrapped__
 
     def local(_url: str) -> object:

@@ -11,7 +11,7 @@ from msa_suites.ruler.fitting import FitError
 from msa_suites.ruler.sources import SourceError, read_text
 from msa_suites.ruler.tokens import Counter
 
-#: Words at the end of a window whose likelihood is measured.
+#: Tokens at the end of a window whose likelihood is measured; at least as many stand before.
 SCORED = 256
 #: Names of the tasks.
 PERPLEXITY, TAIL = "text_perplexity", "text_tail_nll"
@@ -75,7 +75,7 @@ class Windows:
         """Up to ``most`` windows of ``length`` tokens, each with its last words as the answer.
 
         Raises:
-            FitError: the text has less than two such windows.
+            FitError: the text has less than two such windows, or they are too short.
         """
         ends = self._ends(length, most)
         for document, (start, end) in enumerate(ends):
@@ -87,6 +87,7 @@ class Windows:
         Raises:
             FitError: the text has less than two windows of the greatest length.
         """
+        _check(min(lengths))
         for document, (_, end) in enumerate(self._ends(max(lengths), most)):
             for length in lengths:
                 start = self._start(end, length)
@@ -94,14 +95,17 @@ class Windows:
 
     def _ends(self, length: int, most: int) -> list[tuple[int, int]]:
         """First word and end of disjoint windows with at most ``length`` tokens."""
+        _check(length)
         found: list[tuple[int, int]] = []
         start = 0
         while len(found) < most:
-            end = self._end(start, length)
-            if end is None:
+            room = len(self._words) - start
+            fits = self._fitting(start, min(room, length), length)
+            if fits == room:  # the text is over: its last window may be a short one
                 break
-            found.append((start, end))
-            start = end
+            if fits > 1:
+                found.append((start, start + fits))
+            start += max(fits, 1)  # behind a word that is longer than a window
         if len(found) < 2:
             raise FitError(
                 f"--text: wanted text for two windows of {length} tokens at least, "
@@ -109,31 +113,36 @@ class Windows:
             )
         return found
 
-    def _end(self, start: int, length: int) -> int | None:
-        """The last end of a window from ``start`` on that fits; None where the text is over."""
-        room = len(self._words) - start
-        fits = _most(lambda n: self._tokens(start, start + n), min(room, length), length)
-        return None if fits == room or fits <= SCORED else start + fits
+    def _fitting(self, start: int, room: int, length: int) -> int:
+        """The most words from ``start`` on that have at most ``length`` tokens."""
+        return _most(lambda n: self._tokens(start, start + n), room, length)
 
     def _start(self, end: int, length: int) -> int:
         """The first start of a window up to ``end`` that fits."""
-        return end - max(
-            SCORED + 1, _most(lambda n: self._tokens(end - n, end), min(end, length), length)
-        )
+        return end - _most(lambda n: self._tokens(end - n, end), min(end, length), length)
 
     def _tokens(self, start: int, end: int) -> int:
         return self._count(["".join(self._words[start:end]).lstrip()])[0]
 
     def _passage(self, start: int, end: int, length: int, document: int) -> Passage:
-        prompt = "".join(self._words[start : end - SCORED]).lstrip()
-        answer = "".join(self._words[end - SCORED : end])
-        tokens = sum(self._count([prompt, answer]))
-        return Passage(prompt, answer, tokens, length, document)
+        scored = _most(lambda n: self._tokens(end - n, end), end - start - 1, SCORED)
+        middle = end - max(1, scored)
+        prompt = "".join(self._words[start:middle]).lstrip()
+        answer = "".join(self._words[middle:end])
+        return Passage(prompt, answer, self._tokens(start, end), length, document)
+
+
+def _check(length: int) -> None:
+    if length < 2 * SCORED:
+        raise FitError(f"--lengths: wanted at least {2 * SCORED} for text, got {length}")
 
 
 def _most(tokens: Callable[[int], int], room: int, length: int) -> int:
-    """The most words, at most ``room``, that have at most ``length`` tokens; by halving."""
-    low, high = 0, room + 1
+    """The most words up to ``room`` with at most ``length`` tokens: by doubling, then halving."""
+    low, high = 0, 1
+    while high <= room and tokens(high) <= length:
+        low, high = high, 2 * high
+    high = min(high, room + 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if tokens(middle) <= length else (low, middle)

@@ -35,14 +35,18 @@ def load_tokenizer(name: str) -> Tokenizer:
     return tokenizer
 
 
+#: What tokenizers treat differently: case, digits, white space, scripts, code, joined signs.
+_PROBE = (
+    "The QUICK brown fox's 1234567 jumps -- over\n\n\tlazy dogs;  x[i]**=2 # \u00c4\u00df "
+    "\u4e2d\u6587 \U0001f642 e\u0301 9f86-d081 underscored_name don't."
+)
+
+
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """sha256 of what a tokenizer does: items are fitted to one, and counted by it."""
-    backend = _backend(tokenizer)
-    if backend is not None:
-        text = str(backend.to_str())
-    else:
-        text = json.dumps(sorted(tokenizer.get_vocab().items()))
-    return hashlib.sha256(text.encode()).hexdigest()
+    """sha256 of a tokenizer's vocabulary and of how it reads a text: items are fitted to one."""
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    read = json.dumps([vocabulary, list(tokenizer(_PROBE)["input_ids"])])
+    return hashlib.sha256(read.encode()).hexdigest()
 
 
 class Counter:
