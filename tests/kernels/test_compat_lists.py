@@ -197,7 +197,7 @@ def test_our_adapter_of_the_hub_kernel_takes_it_for_the_kernel(monkeypatch):
     names = ("build_k2q_csr", "sparse_atten_func")
     hub = install(monkeypatch, "of_the_hub", **{name: getattr(compat, name) for name in names})
     monkeypatch.setattr(hub_msa, "_kernel", lambda _folder: hub)
-    assert failures(hub_msa, [case("ragged", [5, 140], [2300, 140])]) == []
+    assert failures(hub_msa, [case("ragged", [5, 20], [2300, 20])]) == []
 
 
 @pytest.mark.parametrize(

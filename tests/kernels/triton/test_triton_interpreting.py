@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import triton.language as tl
 from triton.runtime import interpreter
 
 from msa_kernels import triton_ops
@@ -29,5 +30,7 @@ def _prepared(monkeypatch: pytest.MonkeyPatch, rows: int) -> int:
 
 
 def test_more_rows_prepare_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = tl.load, tl.max, tl.tensor.to, tl.range
     few = _prepared(monkeypatch, 1)
+    assert (tl.load, tl.max, tl.tensor.to, tl.range) == outside, "a launch leaves nothing behind"
     assert 0 < _prepared(monkeypatch, 100) <= few
