@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import save_m3
 
 from msa_suites.cli import main
 from msa_suites.models.loading import EMBEDDED
@@ -33,12 +34,12 @@ def block_scores(q_idx, k_idx, *, cu_q, cu_k, block, scale):
 )
 
 
-def _items(where: Path, task: str, samples: int) -> Path:
+def _items(where: Path, task: str, samples: int, tokenizer: Path = EMBEDDED) -> Path:
     modules = (argparse, pydoc, json)
     text = "\n".join(Path(str(one.__file__)).read_text(encoding="utf-8") for one in modules)
     (where / "text.txt").write_text(text.encode("ascii", "ignore").decode())
     out = where / "kept"
-    call = ["items", "--out", str(out), "--tokenizer", str(EMBEDDED), "--lengths", "3072"]
+    call = ["items", "--out", str(out), "--tokenizer", str(tokenizer), "--lengths", "3072"]
     chosen = ["--task", task, "--samples", str(samples), "--text", str(where / "text.txt")]
     assert main([*call, *chosen]) == 0
     return out
@@ -94,3 +95,19 @@ def test_an_interrupted_run_goes_on_at_its_item(tmp_path: Path) -> None:
     assert {name: one["n"] for name, one in _series(out).items()} == {
         name: one["n"] for name, one in before.items()
     }
+
+
+@pytest.mark.slow
+def test_minimax_m3_is_judged_as_it_is_and_by_no_other_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_m3(tmp_path / "m3", max_position_embeddings=4096)
+    items = _items(tmp_path, "text_perplexity", 2, tokenizer=model)
+    call = ["check", "--suite", "quality", "--model", str(model), "--items", str(items)]
+    assert main([*call, "--implementation", "transformers", "--out", str(tmp_path / "a")]) == 0
+    found = _series(tmp_path / "a")
+    assert found["quality/text_perplexity/3072/nll"]["verdict"] == "NEW"
+    assert {one["direction"] for one in found.values()} == {"lower"}
+    assert "transformers" in (tmp_path / "a" / "samples.jsonl").read_text()
+    assert main([*call, "--implementation", "torch", "--out", str(tmp_path / "b")]) == 4
+    assert "wanted transformers, whose sparse attention this model has" in capsys.readouterr().out
