@@ -20,6 +20,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "transformers": "msa_kernels.adapters.transformers_m3",
     "flex_attention": "msa_kernels.adapters.flex_attention",
     "fmha_sm100": "msa_kernels.adapters.fmha_sm100",
+    "msa_v1": "msa_kernels.adapters.msa_v1",
     "hub": "msa_kernels.adapters.hub_msa",
     "flashinfer": "msa_kernels.adapters.flashinfer_msa",
     "vllm": "msa_kernels.adapters.vllm_msa",
