@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from msa_suites.cli import main
@@ -23,7 +24,7 @@ from msa_suites.ruler.evaluate import evaluate_kept
 from msa_suites.ruler.fitting import FitError
 from msa_suites.ruler.kept import check_folder, load_kept, read_folder
 from msa_suites.ruler.sources import SourceError, find_questions
-from msa_suites.ruler.texts import Windows
+from msa_suites.ruler.texts import Windows, find_text
 from msa_suites.ruler.tokens import Counter, load_tokenizer
 
 _TEXT = "It was a quiet day, and nothing of note had happened since the morning.\n" * 400
@@ -361,3 +362,26 @@ def test_a_model_with_msa_of_its_own_runs_no_other(
     monkeypatch.setattr(embedded_items, "own_settings", lambda _: MsaSettings())
     with pytest.raises(QualityInvalid, match=r"items: wanted some of the model's own tokenizer"):
         embedded_items.evaluate("", tasks=["msa_perplexity"], limit=1)
+
+
+def test_a_data_set_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def loaded(*args: object, **more: object) -> dict[str, list[str]]:
+        asked.append((*args, more))
+        return {"text": ["one", "two"]}
+
+    monkeypatch.setattr(datasets, "load_dataset", loaded)
+    assert find_text("org/books:small:train") == "one\ntwo"
+    assert find_text("org/books") == "one\ntwo"
+    assert asked == [
+        ("org/books", "small", {"split": "train"}),
+        ("org/books", None, {"split": "test"}),
+    ]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: {"body": []})
+    with pytest.raises(
+        SourceError, match=r"--text: wanted a file, or a data set .*KeyError: 'text'"
+    ):
+        find_text("org/books")
+    with pytest.raises(SourceError, match=r"--text: wanted a text file in UTF-8, got nothing.txt"):
+        find_text("nothing.txt")
