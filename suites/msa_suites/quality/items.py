@@ -13,13 +13,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from msa_suites.quality.errors import ItemsError
+from msa_suites.quality.hashed import read_hashed
 
 DATA = Path(__file__).parent / "data"
 MANIFEST = "manifest.json"
@@ -146,19 +146,7 @@ def _verified(task: str, data: Path) -> str:
     entry = read_manifest(data)["tasks"].get(task)
     if entry is None:
         raise ItemsError(f"items of {task}: the manifest in {data} does not name them")
-    try:
-        raw = gzip.decompress(path.read_bytes())
-    except FileNotFoundError:
-        raise ItemsError(f"items of {task}: wanted {path}, got no such file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise ItemsError(f"items of {task}: {path} is corrupt: {error}") from None
-    got = hashlib.sha256(raw).hexdigest()
-    if got != entry["sha256"]:
-        raise ItemsError(
-            f"items of {task}: wanted content with sha256 {entry['sha256']} (manifest), "
-            f"got {got} in {path}"
-        )
-    return raw.decode("ascii")
+    return read_hashed(path, entry["sha256"], what=f"items of {task}")
 
 
 def write_items(tasks: dict[str, list[dict[str, Any]]], about: dict[str, Any], data: Path) -> None:

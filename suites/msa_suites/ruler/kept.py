@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from typing import Any
 
 from msa_harness.files import write_atomic
 from msa_suites.quality.errors import ItemsError
+from msa_suites.quality.hashed import read_hashed
 from msa_suites.ruler.task_files import task_text
 
 MANIFEST = "manifest.json"
@@ -117,21 +117,8 @@ def _load(path: Path, files: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any
     return tuple(
         json.loads(line)
         for name, wanted in files
-        for line in _verified(path / name, wanted).splitlines()
+        for line in read_hashed(path / name, wanted, what="items").splitlines()
     )
-
-
-def _verified(file: Path, wanted: str) -> str:
-    try:
-        raw = gzip.decompress(file.read_bytes())
-    except FileNotFoundError:
-        raise ItemsError(f"items: wanted {file}, got no such file") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise ItemsError(f"items: {file} is corrupt: {error}") from None
-    got = hashlib.sha256(raw).hexdigest()
-    if got != wanted:
-        raise ItemsError(f"items: wanted content with sha256 {wanted} in {file}, got {got}")
-    return raw.decode()
 
 
 def is_whole(folder: Folder, name: str) -> bool:
@@ -139,7 +126,7 @@ def is_whole(folder: Folder, name: str) -> bool:
     if name not in folder.files:
         return False
     try:
-        _verified(folder.path / f"{name}.jsonl.gz", folder.files[name]["sha256"])
+        read_hashed(folder.path / f"{name}.jsonl.gz", folder.files[name]["sha256"], what="items")
     except ItemsError:
         return False
     return True
