@@ -32,14 +32,16 @@ def materials():
     return Materials(keep=True)
 
 
-def check(implementation, materials, names=NAMES):
+def one_by_one(implementation, materials, names=NAMES):
     found = msa_kernels.load(implementation)
     table = plan(cases=[case_named(name) for name in names])
-    return list(
-        iterate_checks(
-            local_call(found), msa_kernels.capabilities(found), table=table, materials=materials
-        )
+    return iterate_checks(
+        local_call(found), msa_kernels.capabilities(found), table=table, materials=materials
     )
+
+
+def check(implementation, materials, names=NAMES):
+    return list(one_by_one(implementation, materials, names))
 
 
 @pytest.mark.parametrize("subject", [*faulty_quantized.RIGHT, "reference", "torch"])
@@ -49,14 +51,18 @@ def test_a_right_implementation_passes(subject, materials):
     assert {r.case for r in results if r.status == PASSED} == set(NAMES)
 
 
-@pytest.mark.parametrize("name", faulty_quantized.FAULTS)
+#: Of dropped factors the test below demands more.
+OTHERS = [
+    name
+    for name in faulty_quantized.FAULTS
+    if name not in {f"{tensor}_descale dropped" for tensor in OPERATIONS}
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_fault_is_caught(name, materials):
-    results = check(faulty_quantized.FAULTS[name](), materials)
-    failed = {r.check for r in results if r.status == FAILED}
-    assert failed
-    wanted = OPERATIONS.get(name.partition("_descale")[0])
-    if wanted:
-        assert failed & set(wanted)
+    results = one_by_one(faulty_quantized.FAULTS[name](), materials)
+    assert any(r.status == FAILED for r in results)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
