@@ -138,9 +138,8 @@ def run_lm_eval(
     task: str,
     *,
     files: Path,
-    metadata: Mapping[str, str],
+    metadata: Mapping[str, Any],
     limit: int | None = None,
-    indices: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """lm-eval's samples of one task: document, answers, metrics.
 
@@ -150,7 +149,6 @@ def run_lm_eval(
         files: folder of task files.
         metadata: handed to the task's data set.
         limit: the first so many documents.
-        indices: these documents alone; not together with ``limit``.
     """
     from lm_eval.evaluator import evaluate as run
     from lm_eval.tasks import TaskManager
@@ -161,7 +159,6 @@ def run_lm_eval(
         lm=model,
         task_dict=manager.load([task]),
         limit=limit,
-        samples=None if indices is None else {task: list(indices)},
         bootstrap_iters=0,
         log_samples=True,
     )

@@ -119,7 +119,8 @@ def _common_words(sources: Sources, size: int, index: int) -> Drawn:
     _, text, outputs = module.generate_input_output(
         size // times, max_seq_length=sources.length, freq_cw=30 * times, freq_ucw=3 * times
     )
-    return Drawn(*_shuffled(text, outputs, module.CONFIG["answer_prefix"]))
+    prompt, prefix = _before_answer(text, module.CONFIG["answer_prefix"])
+    return Drawn(prompt, outputs, prefix)
 
 
 def _frequent_words(sources: Sources, size: int, index: int) -> Drawn:
@@ -128,7 +129,8 @@ def _frequent_words(sources: Sources, size: int, index: int) -> Drawn:
     text, outputs, _ = module.generate_input_output(
         sources.length, _no_tokens, num_words=size, vocab_size=max(4, sources.length // 50)
     )
-    return Drawn(*_shuffled(text, outputs, module.CONFIG["answer_prefix"]))
+    prompt, prefix = _before_answer(text, module.CONFIG["answer_prefix"])
+    return Drawn(prompt, outputs, prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +141,6 @@ class _Tokens:
 def _no_tokens(_text: str) -> _Tokens:
     """Stands for a tokenizer where lm-eval would shrink an item: items are fitted elsewhere."""
     return _Tokens()
-
-
-def _shuffled(text: str, outputs: list[str], prefix: str) -> tuple[str, list[str], str]:
-    prompt, beginning = _before_answer(text, prefix)
-    return prompt, outputs, beginning
 
 
 def _before_answer(text: str, prefix: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,7 @@ def evaluate_kept(
             than MSA's budget.
         ItemsError: the folder does not hold what its manifest says.
     """
-    folder = read_folder(Path(items))
-    with quiet():
-        model = load(model_dir, device, dtype)
-    if fingerprint(model.tokenizer) != folder.settings["tokenizer"]:
-        raise QualityInvalid(
-            f"items: wanted some that were fitted to the model's tokenizer, got {items}, which "
-            "counts the tokens of another: its lengths are not this model's"
-        )
+    model = _fitted(model_dir, device, dtype, Path(items))
     chosen = _settings(model.model, settings or {})
     rows: list[dict[str, Any]] = []
     for attention in attentions:
@@ -70,9 +64,8 @@ def evaluate_kept(
             samples = run_lm_eval(
                 model,
                 task,
-                files=folder.path / TASK_FILES,
-                metadata={"items": items},
-                indices=indices,
+                files=Path(items) / TASK_FILES,
+                metadata={"items": items, "indices": list(indices)},
             )
         for sample in samples:
             doc = sample["doc"]
@@ -80,6 +73,23 @@ def evaluate_kept(
             for name, metric, value in _values(task, doc, sample):
                 rows.append({**about, "item": name, "metric": metric, "value": value})
     return rows
+
+
+@lru_cache(maxsize=1)  # a vocabulary is read once a run, not once a call
+def _fitted(model_dir: str, device: str, dtype: str, items: Path) -> Any:  # noqa: ANN401
+    """The model, to whose tokenizer the items were fitted.
+
+    Raises:
+        QualityInvalid: they were fitted to another.
+    """
+    with quiet():
+        model = load(model_dir, device, dtype)
+    if fingerprint(model.tokenizer) != read_folder(items).settings["tokenizer"]:
+        raise QualityInvalid(
+            f"items: wanted some that were fitted to the model's tokenizer, got {items}, which "
+            "counts the tokens of another: its lengths are not this model's"
+        )
+    return model
 
 
 def _settings(model: Network, given: Mapping[str, Any]) -> MsaSettings:

@@ -41,9 +41,12 @@ def fit(
         FitError: the shortest item does not fit, or a data set has fewer questions.
     """
     length, room = sources.length, sources.length - task.answer
-    if task.data_set and len(sources.questions[task.data_set][0]) < samples:
-        have = len(sources.questions[task.data_set][0])
-        raise FitError(f"--samples: wanted at most {have} for {name}, got {samples}")
+    bound = None
+    if task.data_set:
+        asked, documents = sources.questions[task.data_set]
+        bound = -(-len(documents) // task.step)
+        if len(asked) < samples:
+            raise FitError(f"--samples: wanted at most {len(asked)} for {name}, got {samples}")
     if name == "ruler_vt":
         sources = replace(sources, example=_example(count, seed, length))
 
@@ -54,7 +57,7 @@ def fit(
     def tokens(size: int) -> int:
         return count([prompt_of(task, draw(0, size))])[0]
 
-    size = _largest(tokens, room, task.step)
+    size = task.step * largest(lambda n: tokens(n * task.step) <= room, bound)
     if not size:
         raise FitError(
             f"--lengths: wanted room for {name}, whose shortest item has {tokens(task.step)} "
@@ -92,25 +95,24 @@ def _group(
     yield from (found[index] for index in indices)
 
 
-def _largest(tokens: Callable[[int], int], room: int, step: int) -> int:
-    """The largest multiple of ``step`` whose item has at most ``room`` tokens; 0 for none."""
-    low, high, before = 0, 1, 0  # in steps: low fits, high does not
-    while (now := tokens(high * step)) <= room:
-        if now == before:  # all documents that there are
-            return high * step
-        low, high, before = high, 2 * high, now
+def largest(fits: Callable[[int], bool], bound: int | None = None) -> int:
+    """The largest number from 1 to ``bound`` that fits, 0 for none: by doubling, then halving."""
+    low, high = 0, 1
+    while (bound is None or high <= bound) and fits(high):
+        low, high = high, 2 * high
+    high = high if bound is None else min(high, bound + 1)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if tokens(middle * step) <= room else (low, middle)
-    return low * step
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
 
 
 def _example(count: Counter, seed: int, length: int) -> str:
     """The worked example of `ruler_vt`: 500 tokens, or what the task's shortest form takes."""
-    seeded(seed, "example")
 
     def drawn(size: int) -> str:
         seeded(seed, "example", length)
         return example_of_variables(size)
 
-    return drawn(max(5, _largest(lambda size: count([drawn(size)])[0], _EXAMPLE, 5)))
+    steps = largest(lambda n: count([drawn(5 * n)])[0] <= _EXAMPLE)
+    return drawn(5 * max(1, steps))

@@ -11,12 +11,15 @@ from msa_suites.ruler.drawing import TASKS
 from msa_suites.ruler.kept import load_kept
 
 
-def dataset(*, task: str, items: str = "", **_others: object) -> dict[str, Any]:
+def dataset(
+    *, task: str, items: str = "", indices: Sequence[int] | None = None, **_others: object
+) -> dict[str, Any]:
     """The items of a task as a data set in memory: no cache, no download.
 
     Args:
         task: name, from the task file's ``dataset_kwargs``.
         items: the folder, from the task manager's metadata or ``--metadata`` on the command line.
+        indices: these items alone, from the same metadata; None: all.
         _others: the rest of that metadata (the model's arguments), of no use here.
 
     Raises:
@@ -26,7 +29,8 @@ def dataset(*, task: str, items: str = "", **_others: object) -> dict[str, Any]:
 
     if not items:
         raise ItemsError(f"items: wanted the folder of {task} in --metadata, got none")
-    return {"test": Dataset.from_list(load_kept(Path(items), task))}
+    kept = load_kept(Path(items), task)
+    return {"test": Dataset.from_list(kept if indices is None else [kept[i] for i in indices])}
 
 
 def all_outputs(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

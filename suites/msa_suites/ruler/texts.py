@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from msa_suites.ruler.fitting import FitError
+from msa_suites.ruler.fitting import FitError, largest
 from msa_suites.ruler.sources import SourceError, read_text
 from msa_suites.ruler.tokens import Counter
 
@@ -115,17 +115,17 @@ class Windows:
 
     def _fitting(self, start: int, room: int, length: int) -> int:
         """The most words from ``start`` on that have at most ``length`` tokens."""
-        return _most(lambda n: self._tokens(start, start + n), room, length)
+        return largest(lambda n: self._tokens(start, start + n) <= length, room)
 
     def _start(self, end: int, length: int) -> int:
         """The first start of a window up to ``end`` that fits."""
-        return end - _most(lambda n: self._tokens(end - n, end), min(end, length), length)
+        return end - largest(lambda n: self._tokens(end - n, end) <= length, min(end, length))
 
     def _tokens(self, start: int, end: int) -> int:
         return self._count(["".join(self._words[start:end]).lstrip()])[0]
 
     def _passage(self, start: int, end: int, length: int, document: int) -> Passage:
-        scored = _most(lambda n: self._tokens(end - n, end), end - start - 1, SCORED)
+        scored = largest(lambda n: self._tokens(end - n, end) <= SCORED, end - start - 1)
         middle = end - max(1, scored)
         prompt = "".join(self._words[start:middle]).lstrip()
         answer = "".join(self._words[middle:end])
@@ -135,15 +135,3 @@ class Windows:
 def _check(length: int) -> None:
     if length < 2 * SCORED:
         raise FitError(f"--lengths: wanted at least {2 * SCORED} for text, got {length}")
-
-
-def _most(tokens: Callable[[int], int], room: int, length: int) -> int:
-    """The most words up to ``room`` with at most ``length`` tokens: by doubling, then halving."""
-    low, high = 0, 1
-    while high <= room and tokens(high) <= length:
-        low, high = high, 2 * high
-    high = min(high, room + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if tokens(middle) <= length else (low, middle)
-    return low
