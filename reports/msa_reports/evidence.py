@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from msa_harness.records import RunError
+from msa_reports import documents
+from msa_reports.documents import as_object, get, number, objects
 
 FAULTS = "faults.json"
 CALIBRATION = "calibration.json"
 MUTANTS = "mutants.jsonl"
 FILES = (FAULTS, CALIBRATION, MUTANTS)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +100,11 @@ class Evidence:
     missing: tuple[str, ...] = field(default=())
 
 
+def has_evidence(directory: Path) -> bool:
+    """Whether there is anything that the gate's page could show."""
+    return any((directory / name).exists() for name in FILES)
+
+
 def read_evidence(directory: Path) -> Evidence:
     """Read what there is of FILES in a directory.
 
@@ -110,103 +113,70 @@ def read_evidence(directory: Path) -> Evidence:
     """
     missing = tuple(name for name in FILES if not (directory / name).exists())
     return Evidence(
-        faults=_read(directory / FAULTS, _faults),
-        calibration=_read(directory / CALIBRATION, _calibration),
-        mutants=_read(directory / MUTANTS, _mutants),
+        faults=documents.read(directory / FAULTS, _faults),
+        calibration=documents.read(directory / CALIBRATION, _calibration),
+        mutants=documents.read(directory / MUTANTS, _mutants),
         missing=missing,
     )
 
 
-def _read(path: Path, parse: Callable[[str], T]) -> T | None:
-    try:
-        return parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: {error}") from error
-
-
 def _faults(text: str) -> tuple[Fault, ...]:
-    document = _object("document", json.loads(text))
+    document = as_object("document", json.loads(text))
     return tuple(
         Fault(
-            kind=_get(row, "class", str),
-            caught=_get(row, "caught", bool),
-            applied=_get(row, "applied", bool),
-            seconds=_number(row, "seconds"),
+            kind=get(row, "class", str),
+            caught=get(row, "caught", bool),
+            applied=get(row, "applied", bool),
+            seconds=number(row, "seconds"),
             **{
-                name: _get(row, name, str)
+                name: get(row, name, str)
                 for name in ("name", "summary", "seen", "gate", "verdict", "detail")
             },
         )
-        for row in _objects(document, "faults")
+        for row in objects(document, "faults")
     )
 
 
 def _calibration(text: str) -> Calibration:
-    document = _object("document", json.loads(text))
+    document = as_object("document", json.loads(text))
     return Calibration(
-        pairs=_get(document, "pairs", int),
+        pairs=get(document, "pairs", int),
         real=_counts(document, "real"),
-        speed=tuple(map(_power, _objects(document, "simulated"))),
-        recall=tuple(map(_power, _objects(document, "recall"))),
+        speed=tuple(map(_power, objects(document, "simulated"))),
+        recall=tuple(map(_power, objects(document, "recall"))),
     )
 
 
 def _power(row: Mapping[str, Any]) -> Power:
-    series = _get(row, "series", str)
-    shares = _get(row, "regression", list)
+    series = get(row, "series", str)
+    shares = get(row, "regression", list)
     if len(shares) != 3:
         raise ValueError(f"regression: wanted a share and its bounds, got {shares!r:.80}")
-    share, low, high = (_number({"regression": one}, "regression") for one in shares)
-    mde = _object("mde", row.get("mde"))
+    share, low, high = (number({"regression": one}, "regression") for one in shares)
+    mde = as_object("mde", row.get("mde"))
     return Power(
         series=series,
-        effect=_number(row, "slowdown"),
-        gates=_get(row, "gates", int),
+        effect=number(row, "slowdown"),
+        gates=get(row, "gates", int),
         verdicts=_counts(row, "own" if series else "verdicts"),
         found=(share, low, high),
-        mde={name: _number(mde, name) for name in mde},
-        unsaid=_get(row, "passed_without_saying", int),
+        mde={name: number(mde, name) for name in mde},
+        unsaid=get(row, "passed_without_saying", int),
     )
 
 
 def _mutants(text: str) -> tuple[Mutant, ...]:
-    rows = (_object(f"line {i}", json.loads(line)) for i, line in enumerate(text.splitlines(), 1))
+    rows = (as_object(f"line {i}", json.loads(line)) for i, line in enumerate(text.splitlines(), 1))
     return tuple(
         Mutant(
-            name=_get(row, "mutant", str),
-            equivalent=_get({"equivalent": "", **row}, "equivalent", str),
-            **{name: _get(row, name, str) for name in ("what", "source", "gate", "detail")},
+            name=get(row, "mutant", str),
+            equivalent=get({"equivalent": "", **row}, "equivalent", str),
+            **{name: get(row, name, str) for name in ("what", "source", "gate", "detail")},
         )
         for row in rows
     )
 
 
-def _object(name: str, value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}: wanted an object, got {value!r:.80}")
-    return value
-
-
-def _objects(row: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    return [_object(f"{name}[{i}]", one) for i, one in enumerate(_get(row, name, list))]
-
-
 def _counts(row: Mapping[str, Any], name: str) -> dict[str, int]:
-    counts = _object(name, row.get(name))
-    return {key: _get(counts, key, int) for key in counts}
-
-
-def _get(row: Mapping[str, Any], name: str, kind: type[T]) -> T:
-    value = row.get(name)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{name}: wanted {kind.__name__}, got {value!r:.80}")
-    return value
-
-
-def _number(row: Mapping[str, Any], name: str) -> float:
-    value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name}: wanted a finite number, got {value!r:.80}")
-    return float(value)
+    counts = as_object(name, row.get(name))
+    return {key: get(counts, key, int) for key in counts}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msa_harness.records import write_atomic
 from msa_reports import html
-from msa_reports.evidence import FILES, read_evidence
+from msa_reports.evidence import read_evidence
 from msa_reports.gate_page import GatePage, build
 from msa_reports.gate_tables import Table
 from msa_reports.report import ReportPaths
@@ -16,11 +16,6 @@ MARKDOWN = "gate.md"
 HTML = "gate.html"
 #: A comment on a pull request has a limit; the page has all rows.
 _MOST_ROWS = 120
-
-
-def has_evidence(directory: Path) -> bool:
-    """Whether there is anything that the page could show."""
-    return any((directory / name).exists() for name in FILES)
 
 
 def write_gate_report(directory: Path) -> ReportPaths:

@@ -39,7 +39,12 @@ def _templates() -> Environment:
 
 
 def render(page: Page | GatePage) -> str:
-    """Return ``page`` as one self-contained HTML document.
+    """Return the page of a run, or of the gate itself, as one self-contained HTML document."""
+    return document("report.html.j2" if isinstance(page, Page) else "gate.html.j2", page)
+
+
+def document(template: str, page: object) -> str:
+    """Return what a template makes of ``page``, with the style and the script of all pages.
 
     Every string is escaped by the template; and the policy in the page lets a browser run the
     page's own script and style (by hash) and nothing else, and load nothing.
@@ -49,7 +54,6 @@ def render(page: Page | GatePage) -> str:
         f"default-src 'none'; style-src {_digest(css)}; script-src {_digest(js)} {_digest(early)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    template = "report.html.j2" if isinstance(page, Page) else "gate.html.j2"
     # Style and script are this package's own files; only they pass unescaped.
     return (
         _templates()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from msa_harness.records import RunHeader, Sample
 from msa_harness.verdicts import Outcome, SeriesVerdict
@@ -12,6 +13,9 @@ from msa_reports import summary
 from msa_reports.figures import Figure
 from msa_reports.summary import Look
 from msa_reports.text import clean, number, plural
+
+if TYPE_CHECKING:
+    from msa_reports.gate_page import GatePage
 
 MAX_CARDS = 60
 NOT_JUDGED = Look(1, "NOT JUDGED YET", "?", "doubt", "")
@@ -89,6 +93,7 @@ class Page:
     verdicts: tuple[Look, ...]
     suites: tuple[Suite, ...]
     figures: tuple[Figure, ...]
+    gate: GatePage | None
     missing: tuple[str, ...]
     groups: tuple[Group, ...]
 
@@ -101,6 +106,7 @@ def build(
     figures: Sequence[Figure] = (),
     missing: Sequence[str] = (),
     notes: Sequence[str] = (),
+    gate: GatePage | None = None,
 ) -> Page:
     """Return what a page shows of a run; ``outcome`` None is a run that was not judged.
 
@@ -111,6 +117,7 @@ def build(
         figures: the plots.
         missing: what the run does not have, one sentence each.
         notes: remarks on the run directory, shown beside the outcome's own.
+        gate: what is recorded of the gate itself.
     """
     series = summary.worst_first(outcome.series) if outcome else []
     marked = [s for s in series if summary.needs_attention(s)]
@@ -143,6 +150,7 @@ def build(
             for name, rows in by_suite.items()
         ),
         figures=tuple(figures),
+        gate=gate,
         missing=tuple(clean(line) for line in missing),
         groups=tuple(_groups(header, samples)),
     )

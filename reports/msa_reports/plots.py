@@ -14,24 +14,18 @@ from msa_harness.verdicts import SeriesVerdict
 from msa_reports import summary, svg
 from msa_reports.figures import Figure, figure
 from msa_reports.scale import Axis
+from msa_reports.shapes import MARKS
 from msa_reports.speedups import DENSE, PREFILL, Speedup
-from msa_reports.text import clean, number, plural, share
+from msa_reports.text import clean, number, plural, seconds, share
 
 Times = Mapping[str, Mapping[int, float]]  # line -> length -> seconds
 _BINS = 24
-_MAX_LINES = len(svg.MARKS)
+_MAX_LINES = len(MARKS)
 
 
 def _length(value: float) -> str:
     whole = int(value)
     return f"{whole // 1024}K" if whole >= 1024 and whole % 1024 == 0 else f"{whole:,}"
-
-
-def _seconds(value: float) -> str:
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if value >= 0.9999 * size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 1e-9:.3g} ns"
 
 
 def _whole(value: float) -> str:
@@ -99,7 +93,7 @@ def crossover_figures(
         if one.dtype == dtype and _line(one.overlap) in speedup:
             speedup[_line(one.overlap)][one.tokens] = one.ratio
     for n in lengths:
-        cells = [_seconds(times[m][n]) if n in times[m] else "n/a" for m in ("dense", *sparse)]
+        cells = [seconds(times[m][n]) if n in times[m] else "n/a" for m in ("dense", *sparse)]
         cells += [f"{speedup[m][n]:.2f}" if n in speedup[m] else "n/a" for m in sparse]
         limit = (limits or {}).get(n)
         rows.append((f"{n:,}", *cells, f"{limit:.2f}" if limit else "n/a"))
@@ -111,7 +105,7 @@ def crossover_figures(
         f"Crossover: time of dense and MSA prefill, {dtype}",
         f"Seconds of one call at {plural(len(lengths), 'length')}, dense attention and MSA.",
         x,
-        Axis("time of one call (log scale)", base=10, show=_seconds),
+        Axis("time of one call (log scale)", base=10, show=seconds),
         (line("dense", dense, 0), *(line(m, times[m], i + 1) for i, m in enumerate(sparse))),
     )
     within = {n: v for n, v in (limits or {}).items() if n in lengths}
@@ -231,6 +225,7 @@ def distribution_figure(
     return figure(
         chart,
         name=name,
+        group="Pairs behind the verdicts",
         caption=f"{plural(len(values), 'pair')}, {kind} {middle:+.3g}"
         f"{' %' if relative else ''}. Each tick on the axis is one pair.",
         columns=("pair", "effect"),

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from msa_harness.records import RunError, RunHeader, RunStore, Sample, write_atomic
-from msa_harness.verdicts import Outcome, SeriesVerdict, Verdict, outcome_from_json
-from msa_reports import cost, html, markdown, page, plots, speedups, summary, sweep
-from msa_reports.figures import Figure
+from msa_harness.verdicts import Outcome, SeriesVerdict, outcome_from_json
+from msa_reports import cost, gate_page, html, markdown, page, speedups
+from msa_reports.evidence import has_evidence, read_evidence
+from msa_reports.run_figures import run_figures
 from msa_reports.text import clean, plural
 
 VERDICT = "verdict.json"
 MARKDOWN = "report.md"
 HTML = "report.html"
-MAX_DISTRIBUTIONS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,8 @@ def write_report(run_dir: Path | str) -> ReportPaths:
     """Write the Markdown comment and the HTML page of a run into its directory.
 
     Reads ``run.json``, ``samples.jsonl``, ``verdict.json`` and, where they are, ``sweep.json`` and
-    ``cost.json`` (what ``sweep --json`` and ``cost --json`` print). A run without ``verdict.json``
+    ``cost.json`` (what ``sweep --json`` and ``cost --json`` print), and what is recorded of the
+    gate itself (`evidence.FILES`). A run without ``verdict.json``
     gets a page that says it was not judged. Each file is replaced as a whole.
 
     Raises:
@@ -43,10 +43,15 @@ def write_report(run_dir: Path | str) -> ReportPaths:
     store = RunStore.open(directory)
     samples = store.samples()
     outcome = read_outcome(directory / VERDICT)
-    figures, missing = _figures(directory, samples, outcome)
-    notes = _self_test(store.header) + store.notes
+    figures, missing = run_figures(directory, samples, outcome)
     shown = page.build(
-        store.header, samples, outcome, figures=figures, missing=missing, notes=notes
+        store.header,
+        samples,
+        outcome,
+        figures=figures,
+        missing=[*_missing_suites(samples, outcome), *missing],
+        notes=_self_test(store.header) + store.notes,
+        gate=gate_page.build(read_evidence(directory)) if has_evidence(directory) else None,
     )
     paths = ReportPaths(markdown=directory / MARKDOWN, html=directory / HTML)
     rows = _speedups(directory, samples)
@@ -61,7 +66,8 @@ def read_speedups(run_dir: Path | str) -> list[tuple[str, ...]]:
 
 
 def _speedups(directory: Path, samples: Sequence[Sample]) -> list[tuple[str, ...]]:
-    limits = cost.read_limits(directory / cost.FILE)
+    recorded = cost.read_cost(directory / cost.FILE)
+    limits = None if recorded is None else recorded.limits
     return speedups.table(speedups.speedups(samples), limits)
 
 
@@ -119,6 +125,18 @@ def _comment(
     return markdown.render(outcome, subjects=subjects, speedups=rows)
 
 
+def _missing_suites(samples: Sequence[Sample], outcome: Outcome | None) -> Iterator[str]:
+    """Yield a sentence for every suite that only the verdict or only the samples know."""
+    if outcome is None:
+        return
+    judged = {series.suite for series in outcome.series}
+    measured = {sample.suite for sample in samples}
+    for suite in sorted(judged - measured):
+        yield f"Suite {suite}: {VERDICT} judges it, and the run has no sample of it."
+    for suite in sorted(measured - judged):
+        yield f"Suite {suite}: the run has samples of it, and {VERDICT} says nothing of it."
+
+
 def _subject(header: RunHeader, name: str) -> str:
     about = header.subjects.get(name)
     if not isinstance(about, dict):
@@ -136,62 +154,3 @@ def _self_test(header: RunHeader) -> list[str]:
     if not same or not base.get("revision"):
         return []
     return ["self-test: nothing compared (base and head are the same code)"]
-
-
-def _figures(
-    directory: Path, samples: Sequence[Sample], outcome: Outcome | None
-) -> tuple[list[Figure], list[str]]:
-    """Return the plots this run has the data for, and a sentence for each it has not."""
-    figures: list[Figure] = []
-    missing: list[str] = []
-    if outcome is not None:
-        figures += _distributions(samples, outcome, missing)
-    recorded = sweep.read_sweep(directory / sweep.FILE)
-    if recorded is not None and recorded.rows:
-        figures += sweep.budget_figures(recorded)
-    else:
-        missing.append(
-            f"Budget curve: the run has no {sweep.FILE}. Write it with "
-            "msa-bench sweep --out DIRECTORY-OF-THE-RUN, then msa-bench report."
-        )
-    limits = cost.read_limits(directory / cost.FILE)
-    drawn = False
-    for dtype, times in plots.prefill_times(samples).items():
-        if "dense" in times and len(times) > 1:
-            turns = speedups.speedups(samples)
-            figures += plots.crossover_figures(times, limits, dtype=dtype, turns=turns)
-            drawn = True
-    if not drawn:
-        missing.append(
-            "Crossover plot: the run has no speed samples of both dense and MSA prefill "
-            "(series speed/dense/LENGTH and speed/prefill/LENGTH/OVERLAP). "
-            "msa-bench check --suite speed times both."
-        )
-    elif limits is None:
-        missing.append(
-            f"Arithmetic limit of the speed-up: the run has no {cost.FILE}. Write it with "
-            "msa-bench cost --json at the shapes of the speed suite."
-        )
-    return figures, missing
-
-
-def _distributions(samples: Sequence[Sample], outcome: Outcome, missing: list[str]) -> list[Figure]:
-    by_series: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_series[sample.suite, sample.series].append(sample)
-    # What is counted or passes a check has no distribution.
-    noisy = [s for s in summary.worst_first(outcome.series) if s.method not in ("hard", "exact")]
-    marked = [s for s in noisy if summary.needs_attention(s) or s.verdict is Verdict.IMPROVED]
-    figures: list[Figure] = []
-    beyond = 0
-    for s in marked:
-        pairs = plots.paired_effects(s, by_series[s.suite, s.name])
-        if not pairs:
-            continue
-        if len(figures) == MAX_DISTRIBUTIONS:
-            beyond += 1
-            continue
-        figures.append(plots.distribution_figure(s, pairs, name=f"pairs-{len(figures)}"))
-    if beyond:
-        missing.append(f"Distributions of {beyond:,} more series that are not PASS, for length.")
-    return figures

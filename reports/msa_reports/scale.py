@@ -12,13 +12,21 @@ _MAX_GIVEN = 10
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis. ``base``: 0 for a linear scale, else the base of a logarithmic one."""
+    """One axis.
+
+    Attributes:
+        label: what it measures.
+        base: 0 for a linear scale, else the base of a logarithmic one.
+        ticks: where they go; chosen where none or too many are given.
+        show: the text of a tick.
+        include: values that the axis must reach, and does not pass.
+    """
 
     label: str
     base: int = 0
     ticks: tuple[float, ...] = ()
     show: Callable[[float], str] = lambda value: f"{value:.4g}"
-    include: tuple[float, ...] = ()  # values the axis must reach
+    include: tuple[float, ...] = ()
 
 
 class Scale:

@@ -1,4 +1,4 @@
-"""Line charts and histograms as small inline SVG.
+"""Line charts, histograms and heat maps as small inline SVG.
 
 Drawn here rather than by a plotting library: the result is deterministic, a few kilobytes, takes
 its colours from the page (dark mode, print) and carries no style or script of its own, so that
@@ -8,24 +8,35 @@ the page's content security policy can forbid both.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import groupby
 from xml.etree import ElementTree
 
 from msa_reports.scale import Axis, Scale
+from msa_reports.shapes import MARKS, attributes_of, mark, shape, text
 
 WIDTH, HEIGHT = 520, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 88, 14, 12, 46
-MARKS = ("circle", "square", "triangle", "diamond", "cross", "plus", "ring", "bar")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series of points ``(x, y)``; ``slot`` picks colour, dash and mark (0 to 7)."""
+    """One series of points.
+
+    Attributes:
+        label: for the legend.
+        points: ``(x, y)``.
+        slot: picks colour, dash and mark, 0 to 7.
+        marks: whether points are marked.
+        bounds: ``(x, low, high)``, drawn as bars upright.
+    """
 
     label: str
     points: tuple[tuple[float, float], ...]
     slot: int
     marks: bool = True
+    bounds: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,18 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True)
+class Heat:
+    """Shares from 0 to 1 in cells of one by one, the first row at the top."""
+
+    rows: tuple[tuple[float, ...], ...]
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return max(map(len, self.rows), default=0)
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """What to draw. ``title`` and ``description`` are what a screen reader says."""
 
@@ -57,58 +80,14 @@ class Chart:
     lines: tuple[Line, ...] = ()
     rules: tuple[Rule, ...] = ()
     bars: Bars | None = None
-
-
-def _text(parent: ElementTree.Element, text: str, **attributes: object) -> None:
-    node = ElementTree.SubElement(parent, "text", _attributes(attributes))
-    node.text = text
-
-
-def _attributes(attributes: dict[str, object]) -> dict[str, str]:
-    named = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
-    return {
-        name: f"{value:.2f}" if isinstance(value, float) else str(value)
-        for name, value in named.items()
-    }
-
-
-def _shape(parent: ElementTree.Element, tag: str, **attributes: object) -> None:
-    ElementTree.SubElement(parent, tag, _attributes(attributes))
-
-
-def _mark(parent: ElementTree.Element, slot: int, x: float, y: float) -> None:
-    kind, name = MARKS[slot % len(MARKS)], f"m s{slot % len(MARKS)}"
-    if kind in ("circle", "ring"):
-        open_mark = " open" if kind == "ring" else ""
-        _shape(parent, "circle", class_=name + open_mark, cx=x, cy=y, r=4.5)
-        return
-    path = {
-        "square": "M-4-4h8v8h-8z",
-        "triangle": "M0-5.5 5 4h-10z",
-        "diamond": "M0-6 5 0 0 6-5 0z",
-        "cross": "M-4-4 4 4M-4 4 4-4",
-        "plus": "M-5 0h10M0-5v10",
-        "bar": "M-5-2h10v4h-10z",
-    }[kind]
-    _shape(parent, "path", class_=name, d=path, transform=f"translate({x:.2f} {y:.2f})")
-
-
-def swatch(slot: int) -> str:
-    """Return the legend's picture of a line: its dash and its mark, hidden from readers."""
-    root = ElementTree.Element(
-        "svg",
-        _attributes({"class_": "swatch", "viewBox": "0 0 34 14", "aria_hidden": "true"}),
-    )
-    _shape(root, "path", class_=f"l s{slot % len(MARKS)}", d="M1 7H33")
-    _mark(root, slot, 17.0, 7.0)
-    return ElementTree.tostring(root, encoding="unicode")
+    heat: Heat | None = None
 
 
 def draw(chart: Chart, *, name: str) -> str:
     """Return ``chart`` as an ``<svg>`` element; ``name`` must be unique on the page."""
     root = ElementTree.Element(
         "svg",
-        _attributes(
+        attributes_of(
             {
                 "class_": "chart",
                 "viewBox": f"0 0 {WIDTH} {HEIGHT}",
@@ -117,8 +96,8 @@ def draw(chart: Chart, *, name: str) -> str:
             }
         ),
     )
-    for tag, suffix, text in (("title", "t", chart.title), ("desc", "d", chart.description)):
-        ElementTree.SubElement(root, tag, {"id": f"{name}-{suffix}"}).text = text
+    for tag, suffix, words in (("title", "t", chart.title), ("desc", "d", chart.description)):
+        ElementTree.SubElement(root, tag, {"id": f"{name}-{suffix}"}).text = words
 
     xs = [p[0] for line in chart.lines for p in line.points]
     ys = [p[1] for line in chart.lines for p in line.points]
@@ -127,10 +106,15 @@ def draw(chart: Chart, *, name: str) -> str:
     if chart.bars:
         xs += chart.bars.edges
         ys += [float(max(chart.bars.counts, default=0)), 0.0]
+    for line in chart.lines:
+        ys += [end for _, *ends in line.bounds for end in ends]
     x = Scale(chart.x, xs, _LEFT, WIDTH - _RIGHT)
-    y = Scale(chart.y, ys, HEIGHT - _BOTTOM, _TOP)
+    ends = (HEIGHT - _BOTTOM, _TOP)
+    y = Scale(chart.y, ys, *(reversed(ends) if chart.heat else ends))
 
     _frame(root, chart, x, y)
+    if chart.heat:
+        _heat(root, chart.heat, x, y)
     if chart.bars:
         _bars(root, chart.bars, x, y)
     for i, rule in enumerate(chart.rules):
@@ -143,15 +127,15 @@ def draw(chart: Chart, *, name: str) -> str:
 def _frame(root: ElementTree.Element, chart: Chart, x: Scale, y: Scale) -> None:
     bottom = HEIGHT - _BOTTOM
     for tick in x.ticks():
-        _shape(root, "path", class_="grid", d=f"M{x(tick):.2f} {_TOP}V{bottom}")
-        _text(root, chart.x.show(tick), x=x(tick), y=bottom + 17, text_anchor="middle")
+        shape(root, "path", class_="grid", d=f"M{x(tick):.2f} {_TOP}V{bottom}")
+        text(root, chart.x.show(tick), x=x(tick), y=bottom + 17, text_anchor="middle")
     for tick in y.ticks():
-        _shape(root, "path", class_="grid", d=f"M{_LEFT} {y(tick):.2f}H{WIDTH - _RIGHT}")
-        _text(root, chart.y.show(tick), x=_LEFT - 7, y=y(tick) + 4, text_anchor="end")
-    _shape(root, "path", class_="axis", d=f"M{_LEFT} {_TOP}V{bottom}H{WIDTH - _RIGHT}")
+        shape(root, "path", class_="grid", d=f"M{_LEFT} {y(tick):.2f}H{WIDTH - _RIGHT}")
+        text(root, chart.y.show(tick), x=_LEFT - 7, y=y(tick) + 4, text_anchor="end")
+    shape(root, "path", class_="axis", d=f"M{_LEFT} {_TOP}V{bottom}H{WIDTH - _RIGHT}")
     middle = (_LEFT + WIDTH - _RIGHT) / 2
-    _text(root, chart.x.label, class_="label", x=middle, y=HEIGHT - 8, text_anchor="middle")
-    _text(
+    text(root, chart.x.label, class_="label", x=middle, y=HEIGHT - 8, text_anchor="middle")
+    text(
         root,
         chart.y.label,
         class_="label",
@@ -165,32 +149,55 @@ def _bars(root: ElementTree.Element, bars: Bars, x: Scale, y: Scale) -> None:
         left, right, top = x(bars.edges[i]), x(bars.edges[i + 1]), y(count)
         if count:
             wide = max(right - left - 1.0, 1.0)
-            _shape(root, "rect", class_="bin", x=left, y=top, width=wide, height=y(0) - top)
+            shape(root, "rect", class_="bin", x=left, y=top, width=wide, height=y(0) - top)
     for value in bars.values:
-        _shape(root, "path", class_="rug", d=f"M{x(value):.2f} {y(0):.2f}v-9")
+        shape(root, "path", class_="rug", d=f"M{x(value):.2f} {y(0):.2f}v-9")
+
+
+#: Shares from which a cell has one of four shades.
+SHADES = (0.0, 0.25, 0.5, 0.75)
+
+
+def _heat(root: ElementTree.Element, heat: Heat, x: Scale, y: Scale) -> None:
+    """One path a shade; cells of a row that have the same shade are one rectangle."""
+    place = f"translate({x(0):.2f} {y(0):.2f}) scale({x(1) - x(0):.5f} {y(1) - y(0):.5f})"
+    group = ElementTree.SubElement(root, "g", {"transform": place})
+    runs: dict[int, list[str]] = {}
+    for i, row in enumerate(heat.rows):
+        at = 0
+        for shade, cells in groupby(bisect_left(SHADES, share) for share in row):
+            wide = len(list(cells))
+            if shade:
+                runs.setdefault(shade, []).append(f"M{at} {i}h{wide}v1h-{wide}z")
+            at += wide
+    for shade, paths in sorted(runs.items()):
+        shape(group, "path", class_=f"h h{shade}", d="".join(paths))
 
 
 def _rule(root: ElementTree.Element, rule: Rule, x: Scale, y: Scale, *, row: int) -> None:
     if rule.vertical:
         at = x(rule.at)
-        _shape(root, "path", class_="rule", d=f"M{at:.2f} {_TOP}V{HEIGHT - _BOTTOM}")
+        shape(root, "path", class_="rule", d=f"M{at:.2f} {_TOP}V{HEIGHT - _BOTTOM}")
         end = at > WIDTH * 0.7
         place = {"x": at - 4 if end else at + 4, "y": _TOP + 12 + 16 * row}
-        _text(root, rule.label, text_anchor="end" if end else "start", **place)
+        text(root, rule.label, text_anchor="end" if end else "start", **place)
     else:
         at = y(rule.at)
-        _shape(root, "path", class_="rule", d=f"M{_LEFT} {at:.2f}H{WIDTH - _RIGHT}")
+        shape(root, "path", class_="rule", d=f"M{_LEFT} {at:.2f}H{WIDTH - _RIGHT}")
         above = at > _TOP + 16
-        _text(root, rule.label, x=_LEFT + 6, y=at - 5 if above else at + 14)
+        text(root, rule.label, x=_LEFT + 6, y=at - 5 if above else at + 14)
 
 
 def _line(root: ElementTree.Element, line: Line, x: Scale, y: Scale) -> None:
     group = ElementTree.SubElement(root, "g")
     ElementTree.SubElement(group, "title").text = line.label
+    for at, low, high in line.bounds:
+        path = f"M{x(at) - 4:.2f} {y(low):.2f}h8m-4 0V{y(high):.2f}m-4 0h8"
+        shape(group, "path", class_=f"b s{line.slot % len(MARKS)}", d=path)
     places = [(x(px), y(py)) for px, py in line.points if math.isfinite(py)]
     if len(places) > 1:
         path = "M" + "L".join(f"{px:.2f} {py:.2f}" for px, py in places)
-        _shape(group, "path", class_=f"l s{line.slot % len(MARKS)}", d=path)
+        shape(group, "path", class_=f"l s{line.slot % len(MARKS)}", d=path)
     if line.marks:
         for px, py in places:
-            _mark(group, line.slot, px, py)
+            mark(group, line.slot, px, py)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from msa_harness.records import RunError
-from msa_reports import svg
+from msa_reports import documents, svg
+from msa_reports.documents import Object, count, get, optional_number
 from msa_reports.figures import Figure, figure
 from msa_reports.scale import Axis
 from msa_reports.text import clean, number, share
@@ -18,14 +17,30 @@ FILE = "sweep.json"
 
 @dataclass(frozen=True, slots=True)
 class SweepRow:
-    """One scorer at one budget (blocks); None where a value is missing."""
+    """One scorer at one budget (blocks); None where a value is missing.
+
+    Attributes:
+        scorer, budget: which.
+        perplexity, perplexity_change: the change is a fraction of dense.
+        recall, recall_low, recall_high: share of facts, and its 95 % interval.
+        n: facts asked for.
+    """
 
     scorer: str
     budget: int
     perplexity: float | None
     perplexity_change: float | None
     recall: float | None
+    recall_low: float | None
+    recall_high: float | None
     n: int | None
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The interval of the recall."""
+        if self.recall_low is None or self.recall_high is None:
+            return None
+        return self.recall_low, self.recall_high
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,58 +58,54 @@ def read_sweep(path: Path) -> Sweep | None:
     Raises:
         RunError: The file is not the JSON of ``sweep --json``; the text names what is wrong.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: wanted JSON of `sweep --json`, got {error}") from error
-    if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
-        raise RunError(f"{path}: wanted an object with a list 'rows', got {data!r:.80}")
-    dense = data.get("dense")
-    if not isinstance(dense, dict):
-        raise RunError(f"{path}: wanted an object 'dense', got {dense!r:.80}")
+    return documents.read(path, _sweep)
+
+
+def _sweep(text: str) -> Sweep:
+    document = documents.parse_object(text, of="sweep --json")
+    rows = documents.objects(document, "rows")
+    dense = documents.as_object("dense", document.get("dense"))
     return Sweep(
-        rows=tuple(_row(path, i, row) for i, row in enumerate(data["rows"])),
-        dense_perplexity=optional_number(path, "dense.perplexity", dense.get("perplexity")),
-        dense_recall=optional_number(path, "dense.recall", dense.get("recall")),
+        rows=tuple(documents.within(f"rows[{i}]", _row, row) for i, row in enumerate(rows)),
+        dense_perplexity=documents.within("dense", optional_number, dense, "perplexity"),
+        dense_recall=documents.within("dense", optional_number, dense, "recall"),
     )
 
 
-def _row(path: Path, index: int, row: object) -> SweepRow:
-    where = f"rows[{index}]"
-    if not isinstance(row, dict):
-        raise RunError(f"{path}: {where}: wanted an object, got {row!r:.80}")
-    scorer, budget, n = row.get("scorer"), row.get("budget"), row.get("n")
-    if not isinstance(scorer, str) or not scorer:
-        raise RunError(f"{path}: {where}.scorer: wanted a name, got {scorer!r:.80}")
-    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
-        raise RunError(f"{path}: {where}.budget: wanted a positive integer, got {budget!r:.80}")
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
-        raise RunError(f"{path}: {where}.n: wanted an integer, got {n!r:.80}")
+def _row(row: Object) -> SweepRow:
+    scorer = get(row, "scorer", str)
+    if not scorer:
+        raise ValueError("scorer: wanted a name, got an empty text")
     return SweepRow(
         scorer=scorer,
-        budget=budget,
-        perplexity=optional_number(path, f"{where}.perplexity", row.get("perplexity")),
-        perplexity_change=optional_number(
-            path, f"{where}.perplexity_change", row.get("perplexity_change")
-        ),
-        recall=optional_number(path, f"{where}.recall", row.get("recall")),
-        n=n,
+        budget=count(row, "budget"),
+        n=None if row.get("n") is None else get(row, "n", int),
+        perplexity=optional_number(row, "perplexity"),
+        perplexity_change=optional_number(row, "perplexity_change"),
+        recall=optional_number(row, "recall"),
+        recall_low=optional_number(row, "recall_low"),
+        recall_high=optional_number(row, "recall_high"),
     )
 
 
-def optional_number(path: Path, name: str, value: object) -> float | None:
-    """Return ``value`` as a finite float, None for None.
+_COLUMNS = ("scorer", "k", "perplexity", "change", "recall", "95 % interval", "items")
+_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
-    Raises:
-        RunError: Something else came; the text names ``path`` and ``name``.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RunError(f"{path}: {name}: wanted a finite number or null, got {value!r:.80}")
-    return float(value)
+
+def _cells(row: SweepRow) -> tuple[str, ...]:
+    return (
+        clean(row.scorer),
+        f"{row.budget}",
+        number(row.perplexity),
+        share(row.perplexity_change, sign=True),
+        number(row.recall),
+        "" if row.bounds is None else f"{number(row.bounds[0])} to {number(row.bounds[1])}",
+        number(row.n),
+    )
+
+
+def _dense(value: float) -> svg.Rule:
+    return svg.Rule(f"dense {number(value)}", value)
 
 
 def budget_figures(sweep: Sweep) -> list[Figure]:
@@ -102,20 +113,9 @@ def budget_figures(sweep: Sweep) -> list[Figure]:
     scorers = list(dict.fromkeys(row.scorer for row in sweep.rows))
     budgets = tuple(sorted({float(row.budget) for row in sweep.rows}))
     x = Axis("budget k (blocks per query, log scale)", base=2, ticks=budgets)
-    columns = ("scorer", "k", "perplexity", "change", "recall", "items")
-    rows = [
-        (
-            clean(row.scorer),
-            f"{row.budget}",
-            number(row.perplexity),
-            share(row.perplexity_change, sign=True),
-            number(row.recall),
-            number(row.n),
-        )
-        for row in sweep.rows
-    ]
+    rows = [_cells(row) for row in sweep.rows]
     rows.append(
-        ("dense", "all", number(sweep.dense_perplexity), "", number(sweep.dense_recall), "")
+        ("dense", "all", number(sweep.dense_perplexity), "", number(sweep.dense_recall), "", "")
     )
 
     def lines(field: str) -> tuple[svg.Line, ...]:
@@ -130,13 +130,13 @@ def budget_figures(sweep: Sweep) -> list[Figure]:
         return tuple(drawn)
 
     def dense(value: float | None) -> tuple[svg.Rule, ...]:
-        return () if value is None else (svg.Rule(f"dense {number(value)}", value),)
+        return () if value is None else (_dense(value),)
 
     recall = svg.Chart(
         "Recall against budget",
         f"Share of facts recalled at {len(budgets)} budgets by {len(scorers)} scorers.",
         x,
-        Axis("recall", include=(0.0, 1.0), ticks=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0)),
+        Axis("recall", include=(0.0, 1.0), ticks=_SHARES),
         lines("recall"),
         dense(sweep.dense_recall),
     )
@@ -153,14 +153,64 @@ def budget_figures(sweep: Sweep) -> list[Figure]:
             recall,
             name="budget-recall",
             caption="Share of facts recalled, by scorer. Higher is better.",
-            columns=columns,
+            columns=_COLUMNS,
             rows=rows,
         ),
         figure(
             perplexity,
             name="budget-perplexity",
             caption="Lower is better. Perplexity alone never passes a selector: compare recall.",
-            columns=columns,
+            columns=_COLUMNS,
             rows=rows,
         ),
     ]
+
+
+def scorer_figure(sweep: Sweep) -> Iterator[Figure]:
+    """Yield the recall of every scorer at the budget where they differ most; none of one alone."""
+    by_budget: dict[int, list[SweepRow]] = {}
+    for row in sweep.rows:
+        if row.recall is not None:
+            by_budget.setdefault(row.budget, []).append(row)
+    compared = {budget: rows for budget, rows in by_budget.items() if len(rows) > 1}
+    if not compared:
+        return
+
+    def spread(budget: int) -> float:
+        recalls = [row.recall or 0.0 for row in compared[budget]]
+        return max(recalls) - min(recalls)
+
+    budget = max(compared, key=lambda one: (spread(one), -one))
+    # As in the curves beside it, a scorer has its own mark.
+    slots = {name: i for i, name in enumerate(dict.fromkeys(row.scorer for row in sweep.rows))}
+    rows = sorted(compared[budget], key=lambda row: row.recall or 0.0)
+    names = [clean(row.scorer, limit=12) for row in rows]
+    chart = svg.Chart(
+        f"Scorers compared, k = {budget}",
+        f"Share of facts recalled by {len(rows)} scorers with a budget of {budget} blocks, with "
+        "95 % intervals.",
+        Axis(
+            "scorer",
+            ticks=tuple(map(float, range(len(rows)))),
+            show=lambda at: names[int(at)],
+            include=(-0.5, len(rows) - 0.5),
+        ),
+        Axis("recall", include=(0.0, 1.0), ticks=_SHARES),
+        tuple(
+            svg.Line(
+                clean(row.scorer, limit=60),
+                ((float(at), row.recall or 0.0),),
+                slots[row.scorer],
+                bounds=() if row.bounds is None else ((float(at), *row.bounds),),
+            )
+            for at, row in enumerate(rows)
+        ),
+        () if sweep.dense_recall is None else (_dense(sweep.dense_recall),),
+    )
+    yield figure(
+        chart,
+        name="scorers",
+        caption=f"At k = {budget}, the budget where they differ most. Higher is better.",
+        columns=_COLUMNS,
+        rows=[_cells(row) for row in rows],
+    )

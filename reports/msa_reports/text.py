@@ -117,3 +117,19 @@ def plural(count: int, noun: str) -> str:
     return (
         f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}{'' if noun == 'series' else 's'}"
     )
+
+
+def seconds(value: float) -> str:
+    """Return a time above zero to three significant digits, in the unit that fits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= 0.9999 * size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def prefixed(value: float, unit: str) -> str:
+    """Return a number above zero to three significant digits, k, M, G, T or P before its unit."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 0.9999 * size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"

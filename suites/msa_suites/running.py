@@ -94,7 +94,8 @@ def _limits(session: Session) -> dict[str, object] | None:
     from msa_suites.speed.limits import speed_limits
     from msa_suites.speed.series import speed_series
 
-    return speed_limits(speed_series(session.profile, cases=session.cases))
+    series = speed_series(session.profile, cases=session.cases)
+    return speed_limits(series, device=session.device, threads=session.threads)
 
 
 def _model(named: str | None) -> str:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import browser
 import pytest
+from recorded import (
+    ROOFLINE,
+    calibration,
+    fault,
+    mutant,
+    paired_samples,
+    position_samples,
+    speed_samples,
+    swept,
+)
 
-from msa_harness.records import RunHeader, RunStore, Sample
+from msa_harness.records import RunHeader, RunStore
 from msa_harness.verdicts import Outcome, SeriesVerdict, Verdict, worst
+from msa_reports.report import write_report
 
 HOSTILE = (
     "x|y\n::error file=a::boom ##[error]z @someone #12 GH-3 <script>window.hit=1</script>"
@@ -103,24 +115,16 @@ def mixed() -> list[SeriesVerdict]:
     ]  # fmt: skip
 
 
-def _pairs(series: SeriesVerdict, count: int) -> list[Sample]:
-    samples = []
-    for i in range(count):
-        for subject, value in (("base", series.base), ("head", series.head)):
-            if value is not None:
-                samples.append(
-                    Sample(
-                        suite=series.suite.replace("\ud800", ""),
-                        # A samples file is UTF-8; only an escape in JSON can be unpaired.
-                        series=series.name.replace("\ud800", ""),
-                        subject=subject,
-                        unit=series.unit,
-                        item=f"pair-{i:02d}",
-                        value=value * (1 + 0.004 * ((i * 7) % 5)),
-                        ran=f"msa.fast 0.1.0 sha256:{subject}",
-                    )
-                )
-    return samples
+@pytest.fixture
+def evidence() -> dict[str, str]:
+    """Return the files of what is known of the gate itself, by name."""
+    return {
+        "faults.json": json.dumps(
+            {"faults": [fault("a-fault"), fault("idle-fault", applied=False, caught=False)]}
+        ),
+        "calibration.json": json.dumps(calibration()),
+        "mutants.jsonl": "".join(json.dumps(mutant(name)) + "\n" for name in "abcde"),
+    }
 
 
 @pytest.fixture
@@ -135,8 +139,10 @@ def make_run(tmp_path: Path) -> MakeRun:
         speed: bool = True,
         sweep: bool = True,
         limits: bool = True,
+        positions: bool = True,
         pairs: int = 8,
         text: str = "",
+        beside: Mapping[str, str] | None = None,
     ) -> Path:
         directory = tmp_path / name
         header = RunHeader(
@@ -152,14 +158,9 @@ def make_run(tmp_path: Path) -> MakeRun:
             seed=17,
             gates={"sha256": "ab" * 32},
         )
-        samples = [sample for s in series for sample in _pairs(s, pairs)]
-        if speed:
-            for length, dense, sparse in ((2048, 0.03, 0.05), (4096, 0.1, 0.11), (16384, 2, 1)):
-                for line, value in ((f"dense/{length}", dense), (f"prefill/{length}/mid", sparse)):
-                    samples += [
-                        Sample("speed", f"speed/{line}", "head", "s", f"pair-{i}", value + i / 1e3)
-                        for i in range(3)
-                    ]
+        samples = [sample for s in series for sample in paired_samples(s, pairs)]
+        samples += speed_samples() if speed else []
+        samples += position_samples() if positions else []
         with RunStore.create(directory, header) as store:
             store.append({sample.key: sample for sample in samples}.values())
         if judged:
@@ -167,23 +168,40 @@ def make_run(tmp_path: Path) -> MakeRun:
             path = directory / "verdict.json"
             path.write_text(json.dumps(outcome.to_json()), encoding="utf-8")
         if sweep:
-            rows = [
-                {
-                    "scorer": scorer + text,
-                    "budget": k,
-                    "perplexity": 4.4 + 1 / k,
-                    "perplexity_change": 1 / k / 4.4,
-                    "recall": min(0.99, recall * k / 4),
-                    "n": 96,
-                }
-                for scorer, recall in (("max", 0.99), ("mean", 0.2), ("random", 0.03))
-                for k in (2, 4, 8, 16)
-            ]
-            document = {"rows": rows, "dense": {"perplexity": 4.4, "recall": 0.99}}
+            document = swept(text)
             (directory / "sweep.json").write_text(json.dumps(document), encoding="utf-8")
         if limits:
             costs = [{"length": n, "ratio": r} for n, r in ((2048, 0.5), (4096, 1), (16384, 2.7))]
-            (directory / "cost.json").write_text(json.dumps({"rows": costs}), encoding="utf-8")
+            document = {"rows": costs, "roofline": ROOFLINE}
+            (directory / "cost.json").write_text(json.dumps(document), encoding="utf-8")
+        for file, content in (beside or {}).items():
+            (directory / file).write_text(content, encoding="utf-8")
         return directory
 
     return make
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Return a real Chromium."""
+    pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    driver = browser.start(tmp_path_factory.mktemp("profile"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(driver: Any, make_run: MakeRun, mixed: list[SeriesVerdict]) -> Callable[..., Any]:
+    """Return a function that opens the page of a run and hands the driver back."""
+
+    def open_(
+        series: Sequence[SeriesVerdict] = mixed,
+        *,
+        width: int = 1280,
+        dark: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        browser.show(driver, write_report(make_run(series, **kwargs)).html, width=width, dark=dark)
+        return driver
+
+    return open_

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from msa_harness.records import RunError, Sample
 from msa_harness.verdicts import SeriesVerdict, Verdict
-from msa_reports import svg
-from msa_reports.cost import read_limits
+from msa_reports import shapes, svg
+from msa_reports.cost import read_cost
 from msa_reports.plots import (
     crossover_figures,
     distribution_figure,
@@ -19,7 +19,7 @@ from msa_reports.plots import (
     prefill_times,
 )
 from msa_reports.scale import Axis, Scale
-from msa_reports.sweep import budget_figures, read_sweep
+from msa_reports.sweep import budget_figures, read_sweep, scorer_figure
 
 
 def _speed(line, subject, *values):
@@ -121,8 +121,8 @@ def test_a_chart_names_itself_to_a_screen_reader_and_escapes_its_texts():
 
 
 def test_lines_differ_without_colour():
-    drawn = {svg.swatch(slot).replace(f"s{slot}", "") for slot in range(len(svg.MARKS))}
-    assert len(drawn) == len(svg.MARKS)
+    drawn = {shapes.swatch(slot).replace(f"s{slot}", "") for slot in range(len(shapes.MARKS))}
+    assert len(drawn) == len(shapes.MARKS)
 
 
 def _write(path, document):
@@ -139,19 +139,40 @@ def test_budget_figures_have_a_line_per_scorer_and_dense(tmp_path):
     sweep = read_sweep(_write(tmp_path / "sweep.json", {"rows": rows, "dense": dense}))
     recall, perplexity = budget_figures(sweep)
     assert [label for _, label in recall.legend] == ["max", "mean"]
-    assert recall.rows[0] == ("max", "2", "5", "+10.0%", "0.1", "9")
+    assert recall.rows[0] == ("max", "2", "5", "+10.0%", "0.1", "", "9")
     assert recall.rows[2][4] == "n/a"
-    assert recall.rows[3] == ("dense", "all", "4.4", "", "0.99", "")
+    assert recall.rows[3] == ("dense", "all", "4.4", "", "0.99", "", "")
     assert "dense 0.99" in recall.chart
     assert "dense 4.4" in perplexity.chart
+
+
+def test_scorers_are_compared_where_they_differ_most(tmp_path):
+    rows = [
+        {"scorer": s, "budget": k, "recall": r, "recall_low": r / 2, "recall_high": 1.0}
+        for k, recalls in ((2, (0.5, 0.4)), (4, (0.9, 0.2)), (8, (0.9, None)))
+        for s, r in zip(("max", "mean"), recalls, strict=True)
+        if r is not None
+    ]
+    document = {"rows": rows, "dense": {}}
+    (figure,) = scorer_figure(read_sweep(_write(tmp_path / "sweep.json", document)))
+    assert figure.title == "Scorers compared, k = 4"
+    # As in the curves: each scorer has its own mark, whatever its place.
+    assert [label for _, label in figure.legend] == ["mean", "max"]
+    assert [row[4:6] for row in figure.rows] == [("0.2", "0.1 to 1"), ("0.9", "0.45 to 1")]
+    root = ElementTree.fromstring(figure.chart)
+    assert root.find("g/path").get("class") == "b s1"
+    alone = {"rows": [row for row in rows if row["scorer"] == "max"], "dense": {}}
+    assert list(scorer_figure(read_sweep(_write(tmp_path / "sweep.json", alone)))) == []
 
 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
         ("{", "wanted JSON"),
-        ([], "a list 'rows'"),
-        ({"rows": []}, "an object 'dense'"),
+        ([], "wanted an object of `sweep --json`"),
+        ("[" * 100_000, "nested too deep"),
+        ({"rows": []}, "dense: wanted an object"),
+        ({"rows": {}, "dense": {}}, "rows: wanted list"),
         ({"rows": [1], "dense": {}}, r"rows\[0\]: wanted an object"),
         ({"rows": [{"scorer": ""}], "dense": {}}, r"rows\[0\]\.scorer"),
         ({"rows": [{"scorer": "a", "budget": True}], "dense": {}}, r"rows\[0\]\.budget"),
@@ -167,18 +188,30 @@ def test_a_broken_sweep_is_refused_by_name(tmp_path, document, message):
 
 def test_files_that_are_not_there_are_no_error(tmp_path):
     assert read_sweep(tmp_path / "sweep.json") is None
-    assert read_limits(tmp_path / "cost.json") is None
+    assert read_cost(tmp_path / "cost.json") is None
 
 
 @pytest.mark.parametrize(
     ("document", "message"),
     [
         ("{", "wanted JSON"),
-        ({}, "a list 'rows'"),
+        ({}, "rows: wanted list"),
+        ([], "wanted an object of `cost --json`"),
         ({"rows": [{"length": 0}]}, r"rows\[0\]\.length"),
         ({"rows": [{"length": 8, "ratio": "x"}]}, r"rows\[0\]\.ratio"),
+        ({"rows": [], "roofline": 3}, "roofline: wanted an object"),
+        ({"rows": [], "roofline": {}}, r"roofline\.work: wanted list"),
+        ({"rows": [], "roofline": {"work": []}}, r"roofline\.peaks: wanted an object"),
+        (
+            {"rows": [], "roofline": {"work": [{"what": 3}], "peaks": {}}},
+            r"roofline\.work\[0\]\.what: wanted str",
+        ),
+        (
+            {"rows": [], "roofline": {"work": [], "peaks": {"flops_per_second": {"a": 0}}}},
+            r"roofline\.peaks\.a: wanted a number above 0",
+        ),
     ],
 )
 def test_a_broken_cost_table_is_refused_by_name(tmp_path, document, message):
     with pytest.raises(RunError, match=message):
-        read_limits(_write(tmp_path / "cost.json", document))
+        read_cost(_write(tmp_path / "cost.json", document))

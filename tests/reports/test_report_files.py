@@ -91,11 +91,17 @@ def test_the_page_says_first_what_matters(make_run, mixed):
         ("speed", "7 series"),
         ("work", "1 series"),
     ]
-    assert re.findall(r"<figcaption>([^<]+)", text)[-4:] == [
+    figures = re.findall(r"<figcaption>([^<]+)", text)
+    assert [name for name in figures if not name.startswith("Pairs of ")] == [
         "Recall against budget",
         "Perplexity against budget",
+        "Scorers compared, k = 4",
+        "Token NLL by position",
         "Crossover: time of dense and MSA prefill, float32",
         "Speed-up over dense, float32",
+        "Roofline, float32",
+        "Layer 0, group 1: base",
+        "Layer 0, group 1: head",
     ]
     for fact in ("c88a3a3f", "6a9f17f0", "msa.fast 0.1.0 sha256:head", "some cpu", "2.13.0"):
         assert fact in text
@@ -142,13 +148,25 @@ def test_a_run_without_a_verdict_says_that_it_passed_nothing(make_run, mixed):
 
 def test_what_the_run_lacks_is_said(make_run, mixed):
     quality = [s for s in mixed if s.suite == "quality"]
-    run = make_run(quality, speed=False, sweep=False, limits=False)
+    run = make_run(quality, speed=False, sweep=False, limits=False, positions=False)
     text = write_report(run).html.read_text(encoding="utf-8")
-    assert "Budget curve: the run has no sweep.json" in text
+    assert "Budget curve and comparison of scorers: the run has no sweep.json" in text
     assert "Crossover plot: the run has no speed samples of" in text
+    assert "Roofline: the run has no cost.json" in text
+    assert "Token NLL by position and selection maps: the run has no samples of" in text
     run = make_run(mixed, name="second", limits=False)
     text = write_report(run).html.read_text(encoding="utf-8")
     assert "Arithmetic limit of the speed-up: the run has no cost.json" in text
+
+
+def test_what_is_known_of_the_gate_stands_on_the_page_of_a_run(make_run, mixed, evidence):
+    text = write_report(make_run(mixed, beside=evidence)).html.read_text(encoding="utf-8")
+    after = text[text.index('<h2 id="gate">What a PASS is worth') :]
+    for shown in ("Slowdowns that are found, 1 of 2", "Losses of recall that are found",
+                  "1 of 2 known faults caught.", "idle-fault", "<caption>Mutants"):  # fmt: skip
+        assert shown in after
+    plain = write_report(make_run(mixed, name="plain")).html.read_text(encoding="utf-8")
+    assert "What a PASS is worth" not in plain
 
 
 def test_a_run_that_measured_nothing_is_an_error(make_run):

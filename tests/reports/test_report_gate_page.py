@@ -5,43 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from recorded import calibration, fault, mutant, power
 
 from msa_harness.records import RunError
-from msa_reports.evidence import read_evidence
-from msa_reports.gate_report import has_evidence, write_gate_report
+from msa_reports.evidence import has_evidence, read_evidence
+from msa_reports.gate_report import write_gate_report
 from msa_suites import cli
-
-
-def fault(name, **changes):
-    row = {"name": name, "class": "selection", "summary": "Wrong.", "seen": "", "needs": "cpu",
-           "gate": "correctness:decode", "verdict": "REGRESSION", "detail": "all rows wrong",
-           "caught": True, "applied": True, "seconds": 3.25}  # fmt: skip
-    return row | changes
-
-
-def power(series, slowdown, found, **changes):
-    verdicts = {"REGRESSION": round(100 * found), "PASS": 100 - round(100 * found)}
-    row = {"slowdown": slowdown, "series": series, "gates": 100, "verdicts": verdicts,
-           "own": verdicts if series else {}, "flagged": {}, "passed_without_saying": 0,
-           "mde": {series: 0.07} if series else {},
-           "regression": [found, max(0.0, found - 0.04), min(1.0, found + 0.04)]}  # fmt: skip
-    return row | changes
-
-
-def calibration(alarms=0.0, found=0.97):
-    slowed = [
-        power(f"speed/{name}", size, share)
-        for name in "abcdefgh"
-        for size, share in ((0.05, 0.4), (0.1, found))
-    ]
-    return {"pairs": 160, "real": {"PASS": 20}, "simulated": [power("", 0.0, alarms), *slowed],
-            "recall": [power("quality/msa_facts/recall", 0.1, 0.9)]}  # fmt: skip
-
-
-def mutant(name, **changes):
-    row = {"mutant": name, "what": "1 -> 2", "source": "x = 1", "gate": "correctness",
-           "series": "correctness/scores", "detail": "wrong", "seconds": 2.0}  # fmt: skip
-    return row | changes
 
 
 def write(folder, *, faults=None, calibrated=None, mutants=None):

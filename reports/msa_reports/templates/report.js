@@ -1,7 +1,6 @@
 "use strict";
 (() => {
   const tables = [...document.querySelectorAll("table.series")];
-  const rows = tables.flatMap((table) => [...table.tBodies[0].rows]);
   const words = new Map();
   const text = (row) => words.get(row) ?? words.set(row, row.textContent.toLowerCase()).get(row);
 
@@ -59,13 +58,15 @@
     });
   }
 
-  const tools = document.querySelector(".tools");
-  if (tools) {
+  // A filter is for the tables of its own section.
+  for (const tools of document.querySelectorAll(".tools")) {
     const box = tools.querySelector("input"), verdict = tools.querySelector("select");
     const count = tools.querySelector("output");
+    const mine = tables.filter((table) => tools.closest("section").contains(table));
+    const rows = mine.flatMap((table) => [...table.tBodies[0].rows]);
     const filter = () => {
       const wanted = box.value.toLowerCase().split(/\s+/).filter(Boolean);
-      const verdicts = verdict.value === "" ? null : verdict.value.split(" ");
+      const verdicts = verdict.value === "" ? null : verdict.value.split(",");
       let shown = 0;
       for (const row of rows) {
         const match = wanted.every((word) => text(row).includes(word)) &&
@@ -73,7 +74,7 @@
         row.hidden = !match;
         shown += match;
       }
-      for (const table of tables) {
+      for (const table of mine) {
         table.parentNode.hidden = [...table.tBodies[0].rows].every((row) => row.hidden);
         shorten(table);
       }
@@ -85,10 +86,10 @@
     filter();
   }
 
-  // On paper nothing can be opened any more.
+  // On paper nothing can be opened any more. The numbers of many small plots are for the screen.
   let closed = [];
   addEventListener("beforeprint", () => {
-    closed = [...document.querySelectorAll("details:not([open])")];
+    closed = [...document.querySelectorAll("details:not([open], .small *)")];
     for (const details of closed) details.open = true;
   });
   addEventListener("afterprint", () => {

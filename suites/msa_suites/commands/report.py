@@ -15,14 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="RUN",
         help="run directory; or one with faults.json, calibration.json or mutants.jsonl, for the "
-        "page that says what a PASS is worth",
+        "page that says what a PASS is worth; those of a run directory stand on its page",
     )
     options.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from msa_harness.records import HEADER
-    from msa_reports.gate_report import has_evidence, write_gate_report
+    from msa_reports.evidence import has_evidence
+    from msa_reports.gate_report import write_gate_report
     from msa_reports.report import VERDICT, read_outcome, read_speedups, write_report
     from msa_reports.terminal import print_outcome, print_speedups
 

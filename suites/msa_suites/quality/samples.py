@@ -18,6 +18,7 @@ UNITS = {
     "agreement": "share",
     "blocks": "share",
     "mass": "share",
+    "distinct": "blocks",
 }
 
 
@@ -33,7 +34,7 @@ def series_name(row: Mapping[str, Any]) -> str:
 
 def main_series(task: str) -> tuple[str, str]:
     """Series and unit that stand for a task of which nothing could be measured."""
-    recalls, texts = (*RECALL_TASKS, *TASKS), (*NLL_TASKS, *TEXT_TASKS)
+    recalls, texts = (*RECALL_TASKS, *TASKS), (*NLL_TASKS, *TEXT_TASKS, "positions")
     metric = "recall" if task in recalls else "nll" if task in texts else "kl"
     return f"quality/{task}/{metric}", UNITS[metric]
 
@@ -45,7 +46,8 @@ def to_samples(
 
     Args:
         rows: of :func:`msa_suites.quality.evaluate.evaluate` or
-            :func:`msa_suites.quality.fidelity.measure_fidelity`.
+            :func:`msa_suites.quality.fidelity.measure_fidelity` or
+            :func:`msa_suites.quality.positions.measure_positions`.
         subject: ``base`` or ``head``.
         ran: the implementation that ran.
         repro: the command that repeats it.
@@ -72,6 +74,7 @@ def to_samples(
                 unit=UNITS[kind],
                 item=item,
                 value=value,
+                raw=tuple(row.get("raw", ())),
                 detail=detail,
                 cluster=str(row["cluster"]),
                 ran=ran,

@@ -19,6 +19,12 @@ from msa_suites.together import merged
 #: Retrofit settings of the quality runs: k 4 with sink and local block forced leaves two free
 #: slots, where a damaged selection shows (a generous k would hide it).
 SETTINGS: dict[str, object] = {"topk": 4, "block": 32, "sink_blocks": 1, "local_blocks": 1}
+#: What is measured beside lm-eval's tasks, and where.
+OTHERS = {
+    "fidelity": "msa_suites.quality.fidelity:measure_fidelity",
+    "positions": "msa_suites.quality.positions:measure_positions",
+}
+_SAID = {"fidelity": "fidelity to dense attention", "positions": "text by position"}
 
 
 def measure(session: Session) -> Iterator[list[Sample]]:
@@ -37,7 +43,7 @@ def measure(session: Session) -> Iterator[list[Sample]]:
 def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
     open_ = [
         name
-        for name in (*TASKS, "fidelity")
+        for name in (*TASKS, *OTHERS)
         if session.picks(name) and not _is_done(session, name, label)
     ]
     if not open_:
@@ -50,13 +56,10 @@ def _measure_side(session: Session, label: str) -> Iterator[list[Sample]]:
             return
         worker.load("evaluate", "msa_suites.quality.evaluate:evaluate")
         for name in open_:
-            if name == "fidelity":
-                session.say(f"{label}: fidelity to dense attention")
-                worker.load("fidelity", "msa_suites.quality.fidelity:measure_fidelity")
-                yield _fidelity(session, worker, label)
-            else:
-                session.say(f"{label}: {name}")
-                yield _evaluate(session, worker, label, name)
+            session.say(f"{label}: {_SAID.get(name, name)}")
+            if name in OTHERS:
+                worker.load(name, OTHERS[name])
+            yield _measure_task(session, worker, label, name)
 
 
 def _is_done(session: Session, task: str, label: str) -> bool:
@@ -68,32 +71,22 @@ def _settings(session: Session, label: str) -> dict[str, object]:
     return {**SETTINGS, **session.msa, "implementation": session.sides[label].implementation}
 
 
-def _evaluate(session: Session, worker: Worker, label: str, task: str) -> list[Sample]:
-    arguments = {
+def _measure_task(session: Session, worker: Worker, label: str, task: str) -> list[Sample]:
+    arguments: dict[str, object] = {
         "settings": _settings(session, label),
-        "tasks": [task],
         "profile": session.profile,
         "device": session.device,
         "dtype": session.dtype,
-        # Dense attention tells whether a task has a signal: by base, which no change can spoil.
-        "attentions": ["dense", "msa"] if label == session.reference else ["msa"],
     }
+    if task != "fidelity":
+        # Dense attention tells whether a task has a signal: by base, which no change can spoil.
+        both = label == session.reference
+        arguments["attentions"] = ["dense", "msa"] if both else ["msa"]
+    if task not in OTHERS:
+        arguments["tasks"] = [task]
+    handle = task if task in OTHERS else "evaluate"
     try:
-        rows = worker.call("evaluate", "", [session.model], arguments)
+        rows = worker.call(handle, "", [session.model], arguments)
     except CallFailedError as error:
         return [failure(session, label, task, error)]
-    return to_samples(rows, subject=label, ran=session.ran(label), repro=session.repro("quality"))
-
-
-def _fidelity(session: Session, worker: Worker, label: str) -> list[Sample]:
-    arguments = {
-        "settings": _settings(session, label),
-        "profile": session.profile,
-        "device": session.device,
-        "dtype": session.dtype,
-    }
-    try:
-        rows = worker.call("fidelity", "", [session.model], arguments)
-    except CallFailedError as error:
-        return [failure(session, label, "fidelity", error)]
     return to_samples(rows, subject=label, ran=session.ran(label), repro=session.repro("quality"))

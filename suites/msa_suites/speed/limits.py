@@ -1,14 +1,16 @@
-"""What arithmetic allows: the cost table at the shapes that the speed suite times."""
+"""What arithmetic and the machine allow, at the shapes that the speed suite times."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from msa.cost import CostShape, cost_rows
+from msa.cost import CostShape, attended_tokens, cost_rows, exact_flops, prefill_bytes
+from msa_suites.case import Case
+from msa_suites.speed.peaks import machine_peaks
 from msa_suites.speed.series import SpeedSeries
 
 
@@ -22,18 +24,62 @@ def cost_document(shape: CostShape, lengths: Iterable[int]) -> dict[str, Any]:
     }
 
 
-def speed_limits(series: Iterable[SpeedSeries]) -> dict[str, Any] | None:
+def speed_limits(
+    series: Iterable[SpeedSeries], *, device: str = "cpu", threads: int = 1
+) -> dict[str, Any] | None:
     """The cost table of the prefills among ``series``; None unless all have one shape.
 
+    With it, as ``roofline``, the work of each prefill and decode and what the machine does at best,
+    which is measured now: nothing else may run.
+
     Args:
-        series: as they are timed; anything but single-sequence prefill is left out.
+        series: as they are timed; of the cost table anything but single-sequence prefill is left
+            out.
+        device: where they are timed.
+        threads: of a process that times them.
     """
-    attends = [one.case for one in series if one.operation == "attend"]
+    timed = list(series)
+    attends = [one.case for one in timed if one.operation == "attend"]
     cases = [case for case in attends if case.q_lens == case.k_lens and len(case.q_lens) == 1]
-    shapes = {(c.Hq, c.Hkv, c.D, c.Di, c.block, c.topk) for c in cases}
+    shapes = {replace(_shape(c), element_bytes=1, index_element_bytes=1) for c in cases}
     if len(shapes) != 1:
         return None
-    q_heads, kv_heads, dim, index_dim, block, topk = shapes.pop()
-    size = max(torch.empty(0, dtype=c.torch_dtype).element_size() for c in cases)
-    shape = CostShape(q_heads, kv_heads, dim, index_dim, block, topk, size, size)
-    return cost_document(shape, sorted({c.k_lens[0] for c in cases}))
+    widest = max(_shape(case).element_bytes for case in cases)
+    shape = replace(shapes.pop(), element_bytes=widest, index_element_bytes=widest)
+    decoded = [one.case for one in timed if one.operation == "sparse_decode"]
+    work = [row for case in cases for row in _prefill_work(case)] + list(map(_decode_work, decoded))
+    work = list({tuple(row.values()): row for row in work}.values())
+    peaks = machine_peaks({row["dtype"] for row in work}, device=device, threads=threads)
+    document = cost_document(shape, sorted({c.k_lens[0] for c in cases}))
+    return {**document, "roofline": {"work": work, "peaks": peaks}}
+
+
+def _shape(case: Case) -> CostShape:
+    size = torch.empty(0, dtype=case.torch_dtype).element_size()
+    return CostShape(case.Hq, case.Hkv, case.D, case.Di, case.block, case.topk, size, size)
+
+
+def _prefill_work(case: Case) -> list[dict[str, Any]]:
+    """Operations over exactly the causal pairs; inputs read once, outputs written once."""
+    shape, length = _shape(case), case.k_lens[0]
+    dense, sparse = exact_flops(shape, length)
+    elements = 2 * (shape.q_heads + shape.kv_heads) * shape.dim * length
+    return [
+        _work("dense", case, dense, elements * shape.element_bytes),
+        _work("prefill", case, sparse, prefill_bytes(shape, length)),
+    ]
+
+
+def _decode_work(case: Case) -> dict[str, Any]:
+    """One token over the blocks that are given: keys and values of what it attends."""
+    shape, length = _shape(case), case.k_lens[0]
+    attended = attended_tokens(length - 1, block=shape.block, topk=shape.topk)
+    flops = 4 * shape.q_heads * shape.dim * attended
+    return _work(
+        "decode", case, flops, 2 * shape.kv_heads * shape.dim * attended * shape.element_bytes
+    )
+
+
+def _work(what: str, case: Case, flops: float, moved: float) -> dict[str, Any]:
+    length = case.k_lens[0]
+    return {"what": what, "dtype": case.dtype, "length": length, "flops": flops, "bytes": moved}
