@@ -27,11 +27,21 @@ SOURCES = ["msa", "kernels", "suites", "harness", "reports", "tests", "examples"
 
 def install(session: nox.Session, *packages: str) -> None:
     """Install through uv, ours or one put into the environment: minutes become seconds."""
+    if session.venv_backend == "none":
+        from_checkout(session)  # `nox --no-venv`: with what is here, such as a GPU machine's torch
+        return
     if session.venv_backend == "uv":
         session.install("-c", CONSTRAINTS, *packages)
         return
     session.install("-c", CONSTRAINTS, "uv")
     session.run("python", "-m", "uv", "pip", "install", "-q", "-c", CONSTRAINTS, *packages)
+
+
+def from_checkout(session: nox.Session) -> None:
+    """Let Python find the packages of this checkout without installing them."""
+    session.env["PYTHONPATH"] = os.pathsep.join(
+        str(Path(folder).resolve()) for folder in (".", "kernels", "suites", "harness", "reports")
+    )
 
 
 def bench(session: nox.Session, *arguments: str) -> None:
@@ -96,7 +106,10 @@ def lint(session: nox.Session) -> None:
     session.run("lint-imports", "--no-logo")
     workflows = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
     session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
-    session.run("zizmor", "--offline", "--quiet", ".github")
+    session.run(
+        "check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml"
+    )
+    session.run("zizmor", "--offline", "--quiet", "--persona=pedantic", ".github")
 
 
 @nox.session
@@ -180,15 +193,38 @@ def report(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def asv(session: nox.Session) -> None:
-    """The asv history: `nox -s asv -- run`, `continuous`, `publish`, `preview`."""
+    """The asv history: `nox -s asv -- run`, `continuous`, `find`, `preview`."""
     install(session, "-e", ".[asv]")
+    if "preview" in session.posargs:
+        bench(session, "publish")  # the site that is looked at
     session.run("asv", *(session.posargs or ["--help"]))
+
+
+@nox.session(default=False)
+def publish(session: nox.Session) -> None:
+    """Runs into the history over commits, and its site: `nox -s publish -- RUN`."""
+    install(session, "-e", ".[asv]")
+    bench(session, "publish", *session.posargs)
+
+
+@nox.session(default=False)
+def screenshots(session: nox.Session) -> None:
+    """Pictures of the history, and of a run's report: `nox -s screenshots -- docs/images RUN`."""
+    install(session, "-e", ".[asv,dev]")
+    session.run("python", "tests/reports/screenshots.py", *session.posargs)
+
+
+@nox.session(default=False)
+def comment(session: nox.Session) -> None:
+    """What the gates of a pull request said, as statuses and a comment; for its workflow."""
+    # Not the whole project: the job that may write to the repository installs next to nothing.
+    install(session, "requests", "jinja2")
+    from_checkout(session)
+    bench(session, "comment", *session.posargs)
 
 
 @nox.session(default=False, venv_backend="none")
 def gpu(session: nox.Session) -> None:
     """The GPU pass with the runner's own Python and torch, which every run records."""
-    session.env["PYTHONPATH"] = os.pathsep.join(
-        str(Path(folder).resolve()) for folder in (".", "kernels", "suites", "harness", "reports")
-    )
+    from_checkout(session)
     bench(session, "gpu", *session.posargs)

@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+from msa_reports.text import log_safe
+
 #: Name of a command -> what it does. The module of a command has the command's name.
 COMMANDS: dict[str, str] = {
     "gate": "measure base and head, paired, and say PASS or REGRESSION (the main job)",
@@ -31,10 +33,14 @@ COMMANDS: dict[str, str] = {
     "gpu": "the whole pass on a GPU: conformance, repeated bits, speed to 1M tokens",
     "train": "train the embedded model",
     "report": "page, comment and plots of a run",
+    "publish": "runs into the history over commits, and its site",
+    "comment": "say on a pull request what its gates said; for its workflow",
     "list": "what there is, and why something cannot run here",
 }
 
 ERROR_EXIT = 2
+#: To `git bisect run` any other code but 0 is a bad commit: these skip it, and end the search.
+BISECT_SKIP, BISECT_STOP = 125, 130
 
 
 class _Version(argparse.Action):
@@ -91,17 +97,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no bad input ends in a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     named = next((a for a in arguments if a in COMMANDS), "")
-    args = build_parser(only=named or "list").parse_args(arguments)
+    bisecting = named == "gate" and "--bisect" in arguments
+    try:
+        args = build_parser(only=named or "list").parse_args(arguments)
+    except SystemExit as stop:
+        if bisecting and stop.code:
+            return BISECT_STOP
+        raise
     args.argv = arguments
     try:
-        return _load(args.command).run(args)
+        code = _run(args)
     except KeyboardInterrupt:
         print(
             f"msa-bench {args.command}: interrupted; what was measured is kept, "
             "and commands with --resume go on from it",
             file=sys.stderr,
         )
-        return ERROR_EXIT
+        return BISECT_STOP if bisecting else ERROR_EXIT
+    return BISECT_SKIP if bisecting and code not in (0, 1) else code
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        return _load(args.command).run(args)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is wrong, nobody listens.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -110,10 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             traceback.print_exc()
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"msa-bench {args.command}: error: {text}", file=sys.stderr)
+        print(log_safe(f"msa-bench {args.command}: error: {text}"), file=sys.stderr)
         return ERROR_EXIT
     except Exception as error:  # noqa: BLE001 - a fault of ours: never the exit code of a verdict
         traceback.print_exc()
         what = f"{type(error).__name__}: {error}"
-        print(f"msa-bench {args.command}: internal error, no verdict: {what}", file=sys.stderr)
+        text = f"msa-bench {args.command}: internal error, no verdict: {what}"
+        print(log_safe(text), file=sys.stderr)
         return ERROR_EXIT

@@ -68,3 +68,29 @@ def test_bad_input_is_one_clear_error(capsys, argv, words, tmp_path, monkeypatch
     assert out == ""
     assert words in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [(0, 0), (1, 1), (2, 125), (3, 125), (4, 125), (RuntimeError("no module"), 125),
+     (ZeroDivisionError(), 125), (KeyboardInterrupt(), 130)],
+)  # fmt: skip
+def test_a_bisection_skips_what_is_no_answer(capsys, monkeypatch, result, code):
+    from msa_suites.commands import gate
+
+    def run_gate(_args):
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(gate, "run", run_gate)
+    assert run(capsys, "gate", "--bisect")[0] == code
+    plain = {125: 2, 130: 2}.get(code, code) if not isinstance(result, int) else result
+    assert run(capsys, "gate")[0] == plain
+
+
+def test_a_wrong_command_line_ends_a_bisection(capsys):
+    code, _, err = run(capsys, "gate", "--bisect", "--profile", "quickest")
+    assert code == 130  # git takes 2 for a bad commit, and any of 128 and more for the end
+    assert "quickest" in err
+    assert run(capsys, "gate", "--profile", "quickest")[0] == 2

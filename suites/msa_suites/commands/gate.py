@@ -7,9 +7,6 @@ from pathlib import Path
 
 from msa_suites.commands import options
 
-#: What `git bisect run` takes for "cannot be judged".
-BISECT_SKIP = 125
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     revisions = parser.add_argument_group("two revisions of this repository (the default)")
@@ -47,7 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bisect",
         action="store_true",
-        help=f"exit {BISECT_SKIP} where the verdict is no answer, for `git bisect run`",
+        help="for `git bisect run`: exit 125, which skips the commit, where the verdict is no "
+        "answer or there is none; 130, which ends the search, on Ctrl-C or a wrong command line",
     )
 
 
@@ -62,6 +60,4 @@ def run(args: argparse.Namespace) -> int:
     options.settle_out(args, "gate", mark="run.json")
     hand_over(args, args.argv)
     plan = plan_gate(args, args.out / "subjects")
-    outcome = run_plan("gate", args, plan, args.argv)
-    code = outcome.exit_code
-    return BISECT_SKIP if args.bisect and code not in (0, 1) else code
+    return run_plan("gate", args, plan, args.argv).exit_code
