@@ -98,8 +98,10 @@ def make_header(
 
 
 def _own_items(session: Session) -> dict[str, object]:
-    """What the quality suite measures where that is the user's own."""
+    """What is measured where that is the user's own: shapes, items."""
     found: dict[str, object] = {}
+    if session.cases:
+        found["cases"] = hashlib.sha256(repr(session.cases).encode()).hexdigest()
     if session.items:
         manifest = (Path(session.items) / MANIFEST).read_bytes()
         found["items"] = hashlib.sha256(manifest).hexdigest()

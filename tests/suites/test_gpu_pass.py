@@ -14,6 +14,7 @@ import torch
 from test_gate_end_to_end import bench
 
 from msa import fast, reference
+from msa_reports.history.recordings import read
 from msa_suites.case import E4M3
 from msa_suites.gpu import running
 from msa_suites.gpu.page import markdown
@@ -225,6 +226,15 @@ def test_the_command_keeps_what_it_measured(tmp_path):
     assert page == markdown(document)
     assert "Same bits in 20 calls: 4 of 4." in page
     assert str(tmp_path) not in page
+    # Its times belong to the history of the commit that they were measured on.
+    document["commit"] = "a" * 40
+    (tmp_path / "here" / "gpu.json").write_text(json.dumps(document))
+    recording = read(tmp_path / "here")
+    timed = [row for row in document["rows"] if row.get("seconds")]
+    assert [point.track.series for point in recording.commits["a" * 40]] == [
+        f"gpu/{row['name']}" for row in timed
+    ]
+    assert recording.commits["a" * 40][0].samples == tuple(timed[0]["seconds"])
 
 
 def test_work_on_other_blocks_than_the_best_is_not_timed():

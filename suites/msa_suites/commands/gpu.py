@@ -9,6 +9,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,10 +142,12 @@ def _place(device: str) -> dict[str, Any]:
             commit, dirty = resolve_revision(here(), "HEAD"), is_dirty(here())
     found = capture(threads=1, device=device, commit=commit, dirty=dirty)
     return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit + (", uncommitted changes" if dirty else ""),
         "device": {
             "name": torch.cuda.get_device_name() if device == "cuda" else found.cpu_model,
             "driver": found.gpu.get("driver", ""),
+            "platform": found.platform,
             "python": found.python,
             "torch": found.packages.get("torch", ""),
             "triton": found.packages.get("triton", ""),

@@ -1,0 +1,39 @@
+"""What the tests of the history share: git, a series of recall, six runs."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from msa_harness.verdicts import Verdict
+
+ROOT = Path(__file__).parents[3]
+
+
+def git(repo, *arguments):
+    done = subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
+        cwd=repo, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def recall(make_series, value, verdict=Verdict.PASS, *, base=0.97):
+    return make_series(
+        name="quality/msa_facts/recall", suite="quality", unit="recall", direction="higher",
+        base=base, head=value, threshold=0.0, method="binary", verdict=verdict,
+    )  # fmt: skip
+
+
+def publish_six(judged, make_series, repo, **options):
+    """The site of runs over six commits; in the fourth, recall falls from 0.97 to 0.5."""
+    from msa_reports.history.site import publish
+
+    found = [(0.97, 0.97)] * 2 + [(0.97, 0.5)] + [(0.5, 0.5)] * 2
+    runs = []
+    for i, (base, head) in enumerate(found):
+        verdict = Verdict.REGRESSION if base > head else Verdict.PASS
+        series = [recall(make_series, head, verdict, base=base), make_series()]
+        created = f"2026-02-0{i + 1}T00:00:00+00:00"
+        runs.append(judged(series, base=i, head=i + 1, name=f"r{i}", created=created))
+    return publish(runs, repo / "asv.conf.json", **options)
