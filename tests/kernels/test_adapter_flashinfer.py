@@ -46,6 +46,7 @@ def outcomes(cases):
 
 
 class TestConformance:
+    @pytest.mark.slow
     @pytest.mark.usefixtures("fake")
     def test_everything_on_12(self):
         done = outcomes([RAGGED, SIXTEEN, DRAFTS, DECODE])

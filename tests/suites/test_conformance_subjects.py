@@ -138,7 +138,10 @@ def test_a_detail_names_the_likely_cause(fault, cause, materials):
 
 
 @pytest.mark.parametrize("face", FACES[::2])
-@pytest.mark.parametrize("method", right.RIGHT)
+@pytest.mark.parametrize(
+    "method",
+    [*right.RIGHT[:3], *(pytest.param(x, marks=pytest.mark.slow) for x in right.RIGHT[3:])],
+)
 def test_a_right_implementation_passes(method, face, materials):
     names = ["length-1", "lengths-127-128-129", "bfloat16", "float16", "decode", "batch-with-empty"]
     results = list(check(shown_as(method(), face), materials, names))

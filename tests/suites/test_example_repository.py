@@ -47,7 +47,9 @@ def test_a_good_change_passes(team):
     )
 
 
-@pytest.mark.parametrize("gates", ["gates.toml", "gates-with-waiver.toml"])
+@pytest.mark.parametrize(
+    "gates", ["gates-with-waiver.toml", pytest.param("gates.toml", marks=pytest.mark.slow)]
+)
 def test_a_planted_fault_fails_with_or_without_the_waiver(team, gates):
     code, document = gate(team, "fault.patch", gates)
     assert (code, document["verdict"]) == (1, "REGRESSION")
@@ -56,6 +58,7 @@ def test_a_planted_fault_fails_with_or_without_the_waiver(team, gates):
     assert "--check pipeline --case" in wrong["repro"]
 
 
+@pytest.mark.slow
 def test_an_intended_change_needs_its_waiver(team):
     code, document = gate(team, "intended.patch", "gates.toml")
     assert (code, document["verdict"]) == (1, "REGRESSION")

@@ -135,6 +135,7 @@ def test_a_good_change_passes(folder):
     assert {"run.json", "samples.jsonl", "verdict.json", "report.md", "report.html"} <= written
 
 
+@pytest.mark.slow  # tests/workflows has this change on its whole way
 def test_mean_pooling_is_a_regression(folder):
     where = folder(GOOD, MEAN)
     done = gate(where, start=bench_by_itself)

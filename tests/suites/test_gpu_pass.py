@@ -214,7 +214,7 @@ def test_a_row_beyond_the_memory_is_said_and_not_lost():
 
 def test_the_command_keeps_what_it_measured(tmp_path):
     options = ["--device", "cpu", "--implementation", "torch", "--lengths", "256"]
-    options += ["--seconds", "8", "--part", "races", "--part", "speed"]
+    options += ["--seconds", "4", "--part", "races", "--part", "speed"]
     done = bench(tmp_path, "gpu", *options, "--out", "here")
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "here" / "gpu.json").read_text())

@@ -93,6 +93,7 @@ def test_the_whole_path(change, ends, state, origin, github, tmp_path):
     assert all(token is None for _, path, token in github.asked if path.startswith("/blob"))
 
 
+@pytest.mark.slow
 def test_a_gpu_job_without_a_gpu_blocks_and_says_why(origin, github, tmp_path):
     event = pull_request(origin, 8, good)
     head = event["event"]["pull_request"]["head"]["sha"]
