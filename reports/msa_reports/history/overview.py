@@ -172,9 +172,13 @@ def _words(values: Sequence[float], steps: Sequence[Step]) -> str:
 
 def _change(line: Line, step: Step, commit_url: str) -> Change:
     before, after = _back(line, step.before), _back(line, step.after)
+    if (line.track is None or line.track.relative) and before > 0:
+        text = share(after / before - 1, sign=True)
+    else:
+        text = f"{number(before)} → {number(after)}"
     return Change(
         _commit(step.commit, commit_url),
-        f"{number(before)} → {number(after)}, {'worse' if step.worse else 'better'}",
+        f"{text}, {'worse' if step.worse else 'better'}",
         "bad" if step.worse else "good",
     )
 

@@ -17,8 +17,8 @@ from msa_reports.history.lines import lines_of, read_verdicts
 
 PAGE = "overview.html"
 _BEFORE = '<li id="nav-li-graphdisplay">'
-# Its tree of benchmarks scrolls line by line otherwise.
-_STYLE = "\n.nav-list > li { overflow: clip; }\n"
+# Each line of its tree of benchmarks is cut and scrolls otherwise.
+_STYLE = "\n.nav-list > li { overflow: clip visible; }\n"
 _LINK = f'<li id="nav-li-overview"><a href="{PAGE}">Overview</a></li>\n        '
 
 

@@ -23,6 +23,8 @@ GPU = "gpu.json"
 _VOID = frozenset({Verdict.INVALID, Verdict.ERROR})
 #: What of a run's judge says that something of the user's own was measured.
 _OWN = ("cases", "items", "msa", "dtype")
+#: How it was on the machine while a run measured: of no commit.
+_CONDITIONS = "speed/machine/"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -83,9 +85,10 @@ def _run(directory: Path) -> Recording:
     outcome = read_outcome(directory / VERDICT)
     if outcome is None:
         raise RunError(f"{directory}: wanted a judged run, got one without {VERDICT}; resume it")
-    judged = [s for s in outcome.series if s.verdict not in _VOID]
+    of_code = [s for s in outcome.series if not s.name.startswith(_CONDITIONS)]
+    judged = [s for s in of_code if s.verdict not in _VOID]
     tracks, left_out = tracks_of(judged)
-    if void := len(outcome.series) - len(judged):
+    if void := len(of_code) - len(judged):
         left_out.append(f"{void} series, INVALID or ERROR: they say nothing of the code")
     samples: dict[tuple[str, str], list[float]] = defaultdict(list)
     for sample in store.samples():
