@@ -107,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.argv = arguments
     try:
         code = _run(args)
+    except SystemExit as stop:  # of the base's judge, which was handed the gate
+        code = stop.code if isinstance(stop.code, int) else ERROR_EXIT
     except KeyboardInterrupt:
         print(
             f"msa-bench {args.command}: interrupted; what was measured is kept, "

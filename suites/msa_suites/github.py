@@ -99,7 +99,7 @@ class GitHub:
                     if len(found) > limit:
                         break
             except requests.RequestException as error:
-                raise GitHubError(f"GET {path}: {error}") from error
+                raise GitHubError(f"GET {path}: {type(error).__name__}") from error
         return bytes(found[: limit + 1])
 
     def _ask(self, verb: str, path: str, **what: Any) -> requests.Response:  # noqa: ANN401
@@ -107,7 +107,9 @@ class GitHub:
             answer = self._session.request(verb, self._root + quote(path), timeout=_SECONDS, **what)
             answer.raise_for_status()
         except requests.RequestException as error:
-            raise GitHubError(f"{verb} {path}: {error}") from error
+            # Not its text: behind a redirect the address is a signed one, and logs are public.
+            answered = getattr(error.response, "status_code", None) or type(error).__name__
+            raise GitHubError(f"{verb} {path}: {answered}") from error
         return answer
 
 

@@ -84,3 +84,16 @@ def served(folder: Path) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def violations(driver: Any) -> list[tuple[str, list[str]]]:
+    """What axe-core finds, with the elements; everything is opened first."""
+    import pytest
+
+    axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core is not installed")
+    driver.execute_script("document.querySelectorAll('details').forEach((d) => d.open = true)")
+    found = axe.Axe().run(driver, options={"resultTypes": ["violations"]})
+    assert len(found["passes"]) > 20, "wanted axe to have looked at something"
+    return [
+        (one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]
+    ]

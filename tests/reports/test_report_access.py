@@ -45,20 +45,9 @@ def test_nothing_is_wider_than_the_screen_and_all_text_has_contrast(opened, widt
     assert driver.get_log("browser") == []
 
 
-def _violations(driver):
-    """What axe-core finds, with the elements; everything is opened first."""
-    axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core is not installed")
-    driver.execute_script("document.querySelectorAll('details').forEach((d) => d.open = true)")
-    found = axe.Axe().run(driver, options={"resultTypes": ["violations"]})
-    assert len(found["passes"]) > 20, "wanted axe to have looked at something"
-    return [
-        (one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found["violations"]
-    ]
-
-
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (360, False)])
 def test_axe_finds_nothing_wrong_with_the_page_of_a_run(opened, evidence, width, dark):
-    assert _violations(opened(width=width, dark=dark, beside=evidence)) == []
+    assert browser.violations(opened(width=width, dark=dark, beside=evidence)) == []
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (360, False)])
@@ -66,7 +55,7 @@ def test_axe_finds_nothing_wrong_with_the_page_of_the_gate(driver, tmp_path, evi
     for name, text in evidence.items():
         (tmp_path / name).write_text(text)
     browser.show(driver, write_gate_report(tmp_path).html, width=width, dark=dark)
-    assert _violations(driver) == []
+    assert browser.violations(driver) == []
 
 
 def test_axe_would_find_a_fault(opened):
@@ -75,7 +64,7 @@ def test_axe_would_find_a_fault(opened):
         "document.querySelector('.tools label').replaceWith(document.createElement('input'));"
         "document.documentElement.removeAttribute('lang');"
     )
-    assert {name for name, _ in _violations(driver)} == {"html-has-lang", "label"}
+    assert {name for name, _ in browser.violations(driver)} == {"html-has-lang", "label"}
 
 
 def test_every_control_can_be_reached_by_tab(opened):

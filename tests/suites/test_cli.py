@@ -73,7 +73,9 @@ def test_bad_input_is_one_clear_error(capsys, argv, words, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("result", "code"),
     [(0, 0), (1, 1), (2, 125), (3, 125), (4, 125), (RuntimeError("no module"), 125),
-     (ZeroDivisionError(), 125), (KeyboardInterrupt(), 130)],
+     (ZeroDivisionError(), 125), (KeyboardInterrupt(), 130),
+     # Of the base's judge, which is handed the gate.
+     (SystemExit(1), 1), (SystemExit(2), 125), (SystemExit(-9), 125)],
 )  # fmt: skip
 def test_a_bisection_skips_what_is_no_answer(capsys, monkeypatch, result, code):
     from msa_suites.commands import gate
@@ -86,6 +88,7 @@ def test_a_bisection_skips_what_is_no_answer(capsys, monkeypatch, result, code):
     monkeypatch.setattr(gate, "run", run_gate)
     assert run(capsys, "gate", "--bisect")[0] == code
     plain = {125: 2, 130: 2}.get(code, code) if not isinstance(result, int) else result
+    plain = result.code if isinstance(result, SystemExit) else plain
     assert run(capsys, "gate")[0] == plain
 
 

@@ -36,6 +36,13 @@ def test_a_job_may_do_little_and_ends(name):
             assert job["environment"]
 
 
+@pytest.mark.parametrize("name", ["gate.yml", "blackwell.yml"])
+def test_a_change_that_is_turned_to_another_branch_is_judged_anew(name):
+    started = read(name)["on"]["pull_request"]
+    assert started["branches"] == ["main"]
+    assert "edited" in started["types"]
+
+
 @pytest.mark.parametrize(("job", "step"), STEPS)
 def test_a_step_is_pinned_thin_and_safe(job, step):
     if "uses" in step:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from asv import util
 from asv.machine import Machine
@@ -17,6 +16,7 @@ from asv.results import Results
 from asv.runner import BenchmarkResult
 
 from msa_harness.records import RunError, write_atomic
+from msa_reports.history.machines import machine_of, plain
 from msa_reports.history.recordings import Point, Recording
 from msa_reports.history.tracks import Track
 from msa_reports.text import clean
@@ -38,71 +38,83 @@ class Exported:
     left_out: tuple[str, ...]
 
 
-def export(recording: Recording, results: Path, repo: Repo, *, machine: str = "") -> Exported:
-    """Write a recording as results of asv, one file for each commit that ``repo`` has.
+def export(
+    recording: Recording,
+    results: Path,
+    repo: Repo,
+    history: Collection[str],
+    *,
+    machine: str = "",
+) -> Exported:
+    """Write a recording as results of asv, one file for each commit of the history.
 
-    The files are named by the time of the recording: writing it again changes nothing, and two
-    recordings of one commit are two points there.
+    The files are named by the time of the recording, so writing it again changes nothing. Of two
+    recordings of one commit asv shows the mean.
 
     Args:
         recording: what `recordings.read` returns.
         results: asv's ``results_dir``.
-        repo: the repository whose history is shown.
+        repo: the repository.
+        history: the commits of it that asv shows.
         machine: name of the machine; empty: its GPU, or its processor and cores.
 
     Raises:
-        RunError: no commit of the recording is in the repository, or the machine has no name.
+        RunError: no commit of the recording is in the history, the machine has no name, or a file
+            of the folder is broken.
     """
-    about = _machine(recording.environment, machine)
+    about = machine_of(recording.environment, machine)
+    known = read_tracks(results)
     left_out, written = list(recording.left_out), {}
+    require_history(recording, history)
     for commit, points in recording.commits.items():
-        try:
-            date = repo.get_date_from_name(commit)
-        except (util.ProcessError, ValueError, IndexError):
-            left_out.append(f"commit {commit[:10]}: not in the repository")
+        if commit not in history:
+            left_out.append(f"commit {commit[:10]}: not on the branch that the history shows")
             continue
-        found = _results(recording, about, commit, date)
+        for point in points:
+            _require_same(known.setdefault(point.track.name, point.track), point.track)
+        found = _results(recording, about["machine"], commit, repo.get_date_from_name(commit))
         created = datetime.fromisoformat(recording.created)
         for point in points:
             found.add_result(point.track.benchmark(), _result(point), created)
         found.save(str(results))
         _add_verdicts(results / found._filename, points)
         written[commit] = len(points)
-    if not written:
-        raise RunError(f"nothing belongs to the history: {'; '.join(left_out)}")
     util.write_json(str(results / about["machine"] / "machine.json"), about, Machine.api_version)
-    known = read_tracks(results)
-    known |= {p.track.name: p.track for points in recording.commits.values() for p in points}
     _write_tracks(results, known.values())
     return Exported(about["machine"], written, tuple(clean(line) for line in left_out))
 
 
-def _machine(environment: Mapping[str, Any], name: str) -> dict[str, str]:
-    """The machine as asv describes one; its name says the device, never the host."""
-    device = str(environment.get("device") or "cpu")
-    cores = str(environment.get("cores") or "")
-    cpu = str(environment.get("cpu_model") or "cpu") if device == "cpu" else device
-    text = name or (f"{cpu} {cores} cores" if device == "cpu" else device)
-    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    if not slug or len(slug) > 80:
-        raise RunError(f"machine: wanted a name of 1 to 80 letters and digits, got {text!r:.100}")
-    system, _, architecture = str(environment.get("platform") or "").partition(" ")
-    facts = {"os": system, "arch": architecture, "cpu": cpu, "num_cpu": cores, "ram": ""}
-    return {"machine": slug} | {key: clean(text, limit=60) for key, text in facts.items()}
+def require_history(recording: Recording, history: Collection[str]) -> None:
+    """Raise RunError where no commit of a recording is in the history."""
+    if not any(commit in history for commit in recording.commits):
+        commits = ", ".join(commit[:10] for commit in recording.commits)
+        raise RunError(
+            f"commit: wanted one on the branch that the history shows, got {commits}; of a shallow "
+            "clone fetch the rest: git fetch --unshallow"
+        )
 
 
-def _results(recording: Recording, machine: dict[str, str], commit: str, date: int) -> Results:
+def _require_same(known: Track, track: Track) -> None:
+    if (known.unit, known.direction) != (track.unit, track.direction):
+        raise RunError(
+            f"{track.series!r:.80}: wanted {known.unit}, {known.direction} is better, as its "
+            f"history has it, got {track.unit}, {track.direction}; a new measurement of the suite "
+            f"{track.suite} is a new version in history/tracks.py"
+        )
+
+
+def _results(recording: Recording, machine: str, commit: str, date: int) -> Results:
     """Empty results. Versions are no parameters: a new torch is a step of a line, not a line."""
-    facts = {name: clean(text, limit=60) for name, text in recording.facts.items()}
+    facts = {name: plain(text) for name, text in recording.facts.items()}
     packages = recording.environment.get("packages")
     stamp = re.sub(r"[^0-9]", "", recording.created)[:14]
     named = (re.sub(r"[^A-Za-z0-9_.]+", "_", text) for text in facts.values())
     return Results(
-        machine | facts,
-        {clean(str(name)): clean(str(version)) for name, version in dict(packages or {}).items()},
+        {"machine": machine} | facts,
+        {plain(str(name)): plain(str(version)) for name, version in dict(packages or {}).items()},
         commit,
         date,
-        clean(str(recording.environment.get("python") or ""), limit=20),
+        plain(str(recording.environment.get("python") or "")),
         "-".join(("run", stamp, *filter(None, named))),
         {},
     )
@@ -117,7 +129,7 @@ def _result(point: Point) -> BenchmarkResult:
 
 def _add_verdicts(path: Path, points: Iterable[Point]) -> None:
     data = json.loads(path.read_text(encoding="utf-8"))
-    data[VERDICTS] = {point.track.name: point.verdict for point in points if point.verdict}
+    data[VERDICTS] = {p.track.name: asdict(p.judgement) for p in points if p.judgement}
     write_atomic(path, json.dumps(data, separators=(",", ":"), sort_keys=True) + "\n")
 
 
@@ -149,6 +161,10 @@ def _write_tracks(results: Path, tracks: Iterable[Track]) -> None:
 def name_tracks(results: Path) -> None:
     """Put every track into asv's list of benchmarks, from which `asv run` drops them."""
     path = results / BENCHMARKS
-    listed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"version": 2}
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        listed |= {"version": listed.get("version", 2)}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path}: wanted asv's list of benchmarks, got {error}") from error
     listed |= {name: track.benchmark() for name, track in read_tracks(results).items()}
     write_atomic(path, json.dumps(listed, indent=1, sort_keys=True) + "\n")

@@ -14,13 +14,14 @@ from asv.util import is_na
 
 from msa_harness.records import RunError
 from msa_reports.history.export import VERDICTS
+from msa_reports.history.recordings import Judgement
 from msa_reports.history.tracks import Track
 
 #: What tells the lines of one track apart; everything else that asv knows is the same to a reader.
 FACTS = ("machine", "implementation", "model", "profile", "own")
 
-#: (facts, track) -> commit -> verdict.
-Verdicts = Mapping[tuple[tuple[str, ...], str], Mapping[str, str]]
+#: (facts, track) -> commit -> what the gate said.
+Judgements = Mapping[tuple[tuple[str, ...], str], Mapping[str, Judgement]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Line:
         track: What the gate knows of it; None for what asv itself ran.
         values: Commit and value, in the order of the history; at least one.
         steps: Changes that asv's step detection finds, in that order.
-        verdict: The last verdict, with its commit; empty where none was given.
+        judged: What the gate said last, and of which commit; None where it said nothing.
     """
 
     name: str
@@ -59,36 +60,36 @@ class Line:
     track: Track | None
     values: tuple[tuple[str, float], ...]
     steps: tuple[Step, ...]
-    verdict: tuple[str, str] = ("", "")
+    judged: tuple[Judgement, str] | None = None
 
 
-def read_verdicts(results: Path) -> Verdicts:
-    """The verdicts beside asv's results; of two at one commit the newer counts.
+def read_verdicts(results: Path) -> Judgements:
+    """What the gate said, beside asv's results; of two at one commit the newer counts.
 
     Raises:
-        RunError: a file is no JSON object; the text names it.
+        RunError: a file is not of asv, or its verdicts are none of ours; the text names it.
     """
-    found: dict[tuple[tuple[str, ...], str], dict[str, str]] = {}
+    found: dict[tuple[tuple[str, ...], str], dict[str, Judgement]] = {}
     loaded = []
     for path in sorted(results.glob("*/*.json")):
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            if VERDICTS in data:
-                about = data["env_name"], data["commit_hash"], data["params"]
-                loaded.append((*about, data[VERDICTS]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            given = {name: Judgement(**one) for name, one in data.get(VERDICTS, {}).items()}
+            if given:
+                facts = tuple(str(data["params"].get(name) or "") for name in FACTS)
+                loaded.append((str(data["env_name"]), str(data["commit_hash"]), facts, given))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: wanted results of asv, got {error!r:.200}") from error
-    for _, commit, params, verdicts in sorted(loaded, key=lambda one: one[0]):
-        facts = tuple(str(params.get(name) or "") for name in FACTS)
-        for name, verdict in verdicts.items():
-            found.setdefault((facts, name), {})[commit] = verdict
+    for _, commit, facts, given in sorted(loaded, key=lambda one: one[0]):
+        for name, judgement in given.items():
+            found.setdefault((facts, name), {})[commit] = judgement
     return found
 
 
 def lines_of(
     graphs: GraphSet,
     benchmarks: Mapping[str, Mapping[str, Any]],
-    verdicts: Verdicts,
+    verdicts: Judgements,
     revisions: Mapping[str, int],
 ) -> list[Line]:
     """Every line that has a value, by name."""
@@ -104,7 +105,7 @@ def lines_of(
             if not values:
                 continue
             given = verdicts.get((facts, graph.benchmark_name), {})
-            judged = [(verdict, commit) for commit, verdict in given.items() if commit in revisions]
+            judged = [(said, commit) for commit, said in given.items() if commit in revisions]
             lines.append(
                 Line(
                     name=graph.benchmark_name,
@@ -117,7 +118,7 @@ def lines_of(
                         Step(commits[after[0]], float(before[2]), float(after[2]))
                         for before, after in itertools.pairwise(steps)
                     ),
-                    verdict=max(judged, key=lambda one: revisions[one[1]], default=("", "")),
+                    judged=max(judged, key=lambda one: revisions[one[1]], default=None),
                 )
             )
     return sorted(lines, key=lambda line: (line.facts, line.name, line.parameter))
@@ -138,4 +139,9 @@ def _series(
 
 def _track(benchmark: Mapping[str, Any]) -> Track | None:
     about = benchmark.get("msa_bench")
-    return Track(**about) if isinstance(about, dict) else None
+    if not isinstance(about, dict):
+        return None
+    try:
+        return Track(**about)
+    except TypeError as error:
+        raise RunError(f"{benchmark.get('name')!r:.80}: wanted a track, got {error}") from error

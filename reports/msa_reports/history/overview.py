@@ -11,8 +11,8 @@ from markupsafe import Markup
 from msa_harness.verdicts import Verdict
 from msa_reports import summary
 from msa_reports.history.lines import Line, Step
+from msa_reports.history.recordings import Judgement
 from msa_reports.history.sparkline import draw
-from msa_reports.history.tracks import Track
 from msa_reports.page import Cell
 from msa_reports.summary import Look, natural
 from msa_reports.text import clean, number, plural, share
@@ -125,7 +125,7 @@ def _table(key: tuple[str, ...], lines: Iterable[Line], commit_url: str) -> Tabl
 
 def _row(line: Line, commit_url: str) -> Row:
     track = line.track
-    verdict, judged = line.verdict
+    judgement, judged = line.judged or (None, "")
     name = track.series if track else " ".join(filter(None, (line.name, line.parameter)))
     values = [_back(line, value) for _, value in line.values]
     unit = track.unit if track else line.unit
@@ -137,8 +137,8 @@ def _row(line: Line, commit_url: str) -> Row:
         unit=clean(unit, limit=40),
         direction=track.direction if track else "lower",
         value=Cell(number(values[-1]), repr(values[-1])),
-        threshold=_threshold(track),
-        look=_LOOKS.get(verdict, summary.RECORDED),
+        threshold=_threshold(judgement),
+        look=_look(judgement),
         judged=_commit(judged, commit_url) if judged else None,
         spark=draw(values, [_place(line, step) for step in steps], title=_words(values, steps)),
         commits=len(values),
@@ -147,11 +147,15 @@ def _row(line: Line, commit_url: str) -> Row:
     )
 
 
-def _threshold(track: Track | None) -> Cell:
-    if track is None or track.threshold is None:
+def _look(judgement: Judgement | None) -> Look:
+    return _LOOKS.get(judgement.verdict, summary.RECORDED) if judgement else summary.RECORDED
+
+
+def _threshold(judgement: Judgement | None) -> Cell:
+    if judgement is None or judgement.threshold is None:
         return Cell("", "")
-    show = share if track.relative else number
-    return Cell(show(track.threshold), repr(track.threshold))
+    show = share if judgement.relative else number
+    return Cell(show(judgement.threshold), repr(judgement.threshold))
 
 
 def _back(line: Line, value: float) -> float:
@@ -172,7 +176,8 @@ def _words(values: Sequence[float], steps: Sequence[Step]) -> str:
 
 def _change(line: Line, step: Step, commit_url: str) -> Change:
     before, after = _back(line, step.before), _back(line, step.after)
-    if (line.track is None or line.track.relative) and before > 0:
+    relative = line.judged[0].relative if line.judged else line.track is None
+    if relative and before > 0:
         text = share(after / before - 1, sign=True)
     else:
         text = f"{number(before)} → {number(after)}"

@@ -46,6 +46,8 @@ class Overview(OutputPublisher):  # type: ignore[misc]  # asv has no types
             style.write(_STYLE)
         index = folder / "index.html"
         text = index.read_text(encoding="utf-8")
+        if _BEFORE not in text:
+            raise RuntimeError(f"asv: wanted {_BEFORE} in its page, got another page")
         write_atomic(index, text.replace(_BEFORE, _LINK + _BEFORE, 1))
         verdicts = read_verdicts(Path(conf.results_dir))
         lines = lines_of(graphs, benchmarks, verdicts, revisions)

@@ -9,12 +9,14 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from msa_harness.records import RunError, RunHeader, RunStore
 from msa_harness.verdicts import SeriesVerdict, Verdict
+from msa_reports import summary
 from msa_reports.history.tracks import Track, tracks_of
 from msa_reports.report import VERDICT, read_outcome
 
@@ -29,6 +31,21 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the gate said of a value: its verdict, and the threshold that held then.
+
+    Attributes:
+        verdict: PASS, REGRESSION, ...
+        threshold: REGRESSION needs an effect above it.
+        relative: Whether that is a fraction of base.
+    """
+
+    verdict: str
+    threshold: float | None
+    relative: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One value of a track.
 
@@ -36,13 +53,13 @@ class Point:
         track: Of what.
         value: As the gate measures it.
         samples: Independent values behind it, seconds of each pair of processes say; may be empty.
-        verdict: The gate's, on head; empty on base and where nothing was judged.
+        judgement: The gate's, on head; None on base and where nothing was judged.
     """
 
     track: Track
     value: float
     samples: tuple[float, ...] = ()
-    verdict: str = ""
+    judgement: Judgement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +136,7 @@ def _run(directory: Path) -> Recording:
         "profile": header.profile,
         "own": _own(header),
     }
+    _require_time(directory, header.created)
     return Recording(header.created, header.environment, facts, commits, tuple(left_out))
 
 
@@ -126,16 +144,34 @@ def _point(s: SeriesVerdict, track: Track, subject: str, values: list[float]) ->
     value = s.base if subject == "base" else s.head
     if value is None:
         value = fmean(values)  # of checks: the share that passed
-    verdict = s.verdict.value if subject == "head" and s.method != "report" else ""
+    judgement = None
+    if subject == "head" and s.method != "report":
+        judgement = Judgement(s.verdict.value, s.threshold, summary.is_share(s))
     # Only seconds are values of one thing, whose spread is the noise of its measurement.
-    return Point(track, value, tuple(values) if s.unit == "s" else (), verdict)
+    return Point(track, value, tuple(values) if s.unit == "s" else (), judgement)
 
 
 def _own(header: RunHeader) -> str:
     """A name for shapes, items and settings of the user's own: other work under the same names."""
     own = {name: header.judge[name] for name in _OWN if header.judge.get(name)}
+    if "--cases" in header.argv:
+        own.setdefault("cases", "some")  # a run from before its header named them
+    if (model := header.judge.get("model")) != "embedded":
+        own["model"] = model  # two folders may have one name
+    threads = header.environment.get("threads")
+    if threads != header.environment.get("cores"):
+        own["threads"] = threads
     text = json.dumps(own, sort_keys=True, default=str)
     return f"own-{hashlib.sha256(text.encode()).hexdigest()[:12]}" if own else ""
+
+
+def _require_time(path: Path, created: str) -> None:
+    try:
+        if datetime.fromisoformat(created).tzinfo is not None:
+            return
+    except ValueError:
+        pass
+    raise RunError(f"{path}: created: wanted a time with its zone, got {created!r:.60}")
 
 
 def _commit(about: object) -> tuple[str, str]:
@@ -156,7 +192,8 @@ def _gpu_pass(path: Path) -> Recording:
         document = json.loads(path.read_text(encoding="utf-8"))
         device = document["device"]
         environment = {
-            "device": str(device["name"]),
+            "device": "gpu",
+            "gpu": {"name": str(device["name"])},
             "platform": str(device["platform"]),
             "python": str(device["python"]),
             "packages": {name: device[name] for name in ("torch", "triton") if device.get(name)},
@@ -172,6 +209,7 @@ def _gpu_pass(path: Path) -> Recording:
             raise ValueError("seconds: wanted finite numbers above 0")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path}: wanted a GPU pass, got {type(error).__name__}: {error}") from error
+    _require_time(path, created)
     tracks, left_out = tracks_of(
         SeriesVerdict(name, "gpu", "s", "lower", Verdict.NO_SIGNAL, method="report")
         for name in seconds

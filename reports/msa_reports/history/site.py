@@ -11,11 +11,10 @@ from pathlib import Path
 from asv import util
 from asv.commands.publish import Publish
 from asv.config import Config
-from asv.repo import Repo, get_repo
-from asv.results import iter_results
+from asv.repo import get_repo
 
 from msa_harness.records import RunError
-from msa_reports.history.export import Exported, export, name_tracks
+from msa_reports.history.export import Exported, export, name_tracks, require_history
 from msa_reports.history.plugin import PAGE
 from msa_reports.history.recordings import read
 
@@ -70,24 +69,22 @@ def publish(
         # asv takes the paths of its configuration from the current folder.
         with contextlib.chdir(config.resolve().parent), contextlib.redirect_stdout(sys.stderr):
             folder = Path(conf.results_dir)
+            _require_site(Path(conf.html_dir))
             repo = get_repo(conf)
-            exported = [export(one, folder, repo, machine=machine) for one in recordings]
+            history = {commit for name in conf.branches for commit in repo.get_branch_commits(name)}
+            for one in recordings:
+                require_history(one, history)
+            exported = [export(one, folder, repo, history, machine=machine) for one in recordings]
             if not folder.is_dir():
                 raise RunError(f"{folder}: wanted a history, got none; name a run to begin one")
-            if unknown := _unknown(folder, repo):
-                raise RunError(
-                    f"{folder}: wanted results of this repository's commits, got "
-                    f"{', '.join(sorted(unknown)[:3])}; a shallow clone lacks them: "
-                    "git fetch --unshallow"
-                )
             name_tracks(folder)
             Publish.run(conf, pull=False)
             return Published(tuple(exported), Path(conf.html_dir).resolve())
-    except util.UserError as error:
+    except (util.UserError, util.ProcessError) as error:
         raise RunError(f"{config}: {error}") from error
 
 
-def _unknown(folder: Path, repo: Repo) -> set[str]:
-    """The commits with results that the repository has not."""
-    commits = {result.commit_hash for result in iter_results(str(folder))}
-    return commits - set(repo.get_revisions(commits))
+def _require_site(folder: Path) -> None:
+    """Raise RunError where there is something else than a site: asv empties the folder."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "asv.js").exists():
+        raise RunError(f"{folder}: wanted an empty folder or a site of asv, got another folder")

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from msa_harness.verdicts import SeriesVerdict
-from msa_reports import summary
 from msa_reports.text import plural
 
 #: Units of what is at most 1 and better when higher -> what asv shows, which is missing to 1.
 LOSSES = {"share": "missing share", "recall": "missing recall", "check": "failed checks"}
+#: asv's pages show units and facts as HTML.
+_UNIT = re.compile(r"[A-Za-z0-9 /%._-]{1,40}")
 #: asv's own words for units that it knows how to scale.
 _UNITS = {"s": "seconds", "bytes": "bytes"}
 #: Suite -> version of what is measured there. A new one starts a new history, so it is raised when
@@ -38,8 +39,6 @@ class Track:
         suite: Its suite.
         unit: Of what the gate measures.
         direction: "lower" or "higher" is better, as the gate measures it.
-        threshold: REGRESSION needs an effect above it; None where nothing is gated.
-        relative: Whether that is a fraction of base.
     """
 
     name: str
@@ -47,8 +46,6 @@ class Track:
     suite: str
     unit: str
     direction: str
-    threshold: float | None
-    relative: bool
 
     @property
     def is_loss(self) -> bool:
@@ -79,9 +76,11 @@ def track_of(series: SeriesVerdict) -> Track:
     """The track of a judged series.
 
     Raises:
-        ValueError: higher is better in a unit that has no loss, or the name has nothing in it that
-            a file name may have.
+        ValueError: the unit is none, higher is better in one that has no loss, or the name has
+            nothing in it that a file name may have.
     """
+    if not _UNIT.fullmatch(series.unit):
+        raise ValueError(f"unit: wanted 1 to 40 letters and digits, got {series.unit!r:.60}")
     if series.direction == "higher" and series.unit not in LOSSES:
         known = ", ".join(LOSSES)
         raise ValueError(
@@ -105,8 +104,6 @@ def track_of(series: SeriesVerdict) -> Track:
         suite=series.suite,
         unit=series.unit,
         direction=series.direction,
-        threshold=None if series.method == "report" else series.threshold,
-        relative=summary.is_share(series),
     )
 
 

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bisect",
         action="store_true",
         help="for `git bisect run`: exit 125, which skips the commit, where the verdict is no "
-        "answer or there is none; 130, which ends the search, on Ctrl-C or a wrong command line",
+        "answer or there is none; 130, which ends the search, on Ctrl-C or an unknown option",
     )
 
 

@@ -75,11 +75,11 @@ def _weigh(logits: Tensor, values: Tensor, factor: Tensor, dtype: torch.dtype) -
     """Float32 ``[t, D]`` of logits ``[t, S]`` and values ``[S, D]``; a row of -inf gives zeros."""
     if dtype != E4M3:
         weight = logits.softmax(-1).nan_to_num().to(dtype).float()
-        return (weight @ values * factor).to(dtype).float()
+        return (_product(weight, values.T) * factor).to(dtype).float()
     weight = (logits - logits.amax(-1, keepdim=True)).exp().nan_to_num()
     total = weight.sum(-1, keepdim=True).clamp_min(1e-30)
     rounded = (weight * _LIFT).to(E4M3).float() / _LIFT
-    return (rounded @ values * factor / total).to(torch.bfloat16).float()
+    return (_product(rounded, values.T) * factor / total).to(torch.bfloat16).float()
 
 
 def eager_backward(
@@ -107,10 +107,10 @@ def eager_backward(
             keys, values = k[tokens, group].float(), v[tokens, group].float()
             logits = (_product(queries, keys).to(dtype) * scale).masked_fill(~mask, -torch.inf)
             weight = logits.float().softmax(-1).nan_to_num().to(dtype).float()
-            towards = (up @ values.T).to(dtype).float()
+            towards = _product(up, values).to(dtype).float()
             mean = (weight * towards).sum(-1, keepdim=True)
             change = (weight * (towards - mean) * scale).to(dtype).float()
-            dq[rows, head] = change @ keys
+            dq[rows, head] = _product(change, keys.T)
             dk[tokens, group] += change.T @ queries
             dv[tokens, group] += weight.T @ up
     return dq.to(dtype), dk.to(dtype), dv.to(dtype)
@@ -157,7 +157,7 @@ def eager_index_kl(
             told = told.masked_fill(~mask, 0.0)
             loss += (torch.xlogy(teacher, teacher) - teacher * told).sum()
             change = ((student - teacher) * index_scale).to(dtype).float()
-            dq[rows, group] = change @ keys.float()
+            dq[rows, group] = _product(change, keys.float().T)
             dk[tokens, index_head] += change.T @ queries.float()
     count = max(q_idx.shape[0] * groups, 1)
     return loss / count, dq / count, dk / count

@@ -37,3 +37,19 @@ def publish_six(judged, make_series, repo, **options):
         created = f"2026-02-0{i + 1}T00:00:00+00:00"
         runs.append(judged(series, base=i, head=i + 1, name=f"r{i}", created=created))
     return publish(runs, repo / "asv.conf.json", **options)
+
+
+def written(run, repo):
+    """What of a run goes into the history; no site is built."""
+    from asv.config import Config
+    from asv.repo import get_repo
+
+    from msa_reports.history.export import export
+    from msa_reports.history.recordings import read
+
+    folder = repo / "reports/published/asv"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = Config.load(str(repo / "asv.conf.json"))
+    config.repo = str(repo)
+    repository = get_repo(config)
+    return export(read(run), folder, repository, repository.get_branch_commits("main"))

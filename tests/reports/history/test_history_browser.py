@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browser import CHROMIUM, DRIVER, requests, served, show, start
+from browser import CHROMIUM, DRIVER, requests, served, show, start, violations
 
 pytest.importorskip("asv", reason="asv is an extra")
 
@@ -86,3 +86,11 @@ def test_the_overview_leads_to_graphs_and_filters(driver, site):
     assert [entry["message"] for entry in driver.get_log("browser")] == []
     driver.find_element(By.LINK_TEXT, "quality/msa_facts/recall").click()
     assert driver.current_url.startswith(home + "index.html#quality.msa_facts.recall")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (360, True)])
+def test_axe_finds_nothing_wrong_with_the_overview(driver, site, width, dark):
+    home, _ = site
+    show(driver, home + "overview.html", width=width, dark=dark)
+    assert violations(driver) == []
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
