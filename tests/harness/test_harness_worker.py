@@ -252,7 +252,13 @@ def test_a_start_that_nobody_answers_ends_at_its_timeout(subject, monkeypatch):
     msa_harness.forked._origins[0].close()
 
 
-@pytest.mark.parametrize("how", ["", ", forked=True"], ids=["spawned", "forked"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("", marks=pytest.mark.slow, id="spawned"),
+        pytest.param(", forked=True", id="forked"),
+    ],
+)
 def test_worker_dies_with_its_judge(subject, how, tmp_path):
     script = tmp_path / "judge.py"
     script.write_text(

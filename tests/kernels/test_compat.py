@@ -94,6 +94,7 @@ def test_the_calls_of_the_readme():
     assert float((out - right).norm() / right.norm()) < 1e-2
 
 
+@pytest.mark.slow
 def test_our_adapter_of_the_package_takes_it_for_the_package(monkeypatch):
     """The same calls that the package would get: what the adapter needs of it is all here."""
     install(monkeypatch, "fmha_sm100", **{name: getattr(compat, name) for name in FUNCTIONS})

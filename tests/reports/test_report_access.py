@@ -50,7 +50,9 @@ def test_axe_finds_nothing_wrong_with_the_page_of_a_run(opened, evidence, width,
     assert browser.violations(opened(width=width, dark=dark, beside=evidence)) == []
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (360, False)])
+@pytest.mark.parametrize(
+    ("width", "dark"), [(1280, True), pytest.param(360, False, marks=pytest.mark.slow)]
+)
 def test_axe_finds_nothing_wrong_with_the_page_of_the_gate(driver, tmp_path, evidence, width, dark):
     for name, text in evidence.items():
         (tmp_path / name).write_text(text)

@@ -44,7 +44,10 @@ def environment(folder: Path, version: str, source: str) -> str:
 
 @pytest.mark.parametrize(
     ("head_version", "head", "code", "verdict"),
-    [("1.1", GOOD, 0, "PASS"), ("1.2", MEAN, 1, "REGRESSION")],
+    [
+        pytest.param("1.1", GOOD, 0, "PASS", marks=pytest.mark.slow),
+        ("1.2", MEAN, 1, "REGRESSION"),
+    ],
 )
 def test_versions_of_a_package_are_compared(tmp_path, head_version, head, code, verdict):
     pythons = {
