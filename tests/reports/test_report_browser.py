@@ -207,11 +207,12 @@ def test_the_page_of_the_gate_itself_sorts_and_filters(driver, tmp_path):
 def test_pictures_of_a_report_are_made(make_run, mixed, tmp_path):
     run = make_run(mixed)
     with pytest.raises(FileNotFoundError, match=r"wanted a directory with report\.html"):
-        screenshots.main(run, tmp_path / "images")
+        screenshots.main(tmp_path / "images", run)
     write_report(run)
-    screenshots.main(run, tmp_path / "images")
+    screenshots.main(tmp_path / "images", run)
     made = {path.name: path.read_bytes() for path in (tmp_path / "images").iterdir()}
-    assert set(made) == {f"{name}.png" for name in screenshots.PICTURES}
+    pictures = {*screenshots.HISTORY, *screenshots.PICTURES}
+    assert set(made) == {f"{name}.png" for name in pictures}
     for data in made.values():
         assert data.startswith(b"\x89PNG")
         assert 10_000 < len(data) <= screenshots.MOST_BYTES
