@@ -52,11 +52,11 @@ def vendor(html: Path) -> list[str]:
             name = source.name
             shutil.copyfile(source, folder / name)
         elif any(part in address for part in _REPLACED):
+            if _OWN in copied:
+                return ""
             name = _OWN
             text = (files("msa_reports") / "templates" / _OWN).read_text(encoding="utf-8")
             (folder / name).write_text(text, encoding="utf-8")
-            if name in copied:
-                return ""
         else:
             raise RuntimeError(f"asv: its page loads {address}, which this version does not know")
         copied.append(name)

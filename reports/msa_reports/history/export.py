@@ -71,7 +71,8 @@ def export(
             left_out.append(f"commit {commit[:10]}: not on the branch that the history shows")
             continue
         for point in points:
-            _require_same(known.setdefault(point.track.name, point.track), point.track)
+            _require_same(known.get(point.track.name, point.track), point.track)
+            known[point.track.name] = point.track
         found = _results(recording, about["machine"], commit, repo.get_date_from_name(commit))
         created = datetime.fromisoformat(recording.created)
         for point in points:
@@ -95,7 +96,8 @@ def require_history(recording: Recording, history: Collection[str]) -> None:
 
 
 def _require_same(known: Track, track: Track) -> None:
-    if (known.unit, known.direction) != (track.unit, track.direction):
+    turned = (known.unit, known.direction) != (track.unit, track.direction)
+    if turned and known.version == track.version:
         raise RunError(
             f"{track.series!r:.80}: wanted {known.unit}, {known.direction} is better, as its "
             f"history has it, got {track.unit}, {track.direction}; a new measurement of the suite "

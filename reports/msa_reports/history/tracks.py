@@ -39,6 +39,7 @@ class Track:
         suite: Its suite.
         unit: Of what the gate measures.
         direction: "lower" or "higher" is better, as the gate measures it.
+        version: Of its suite: values of two versions are not compared.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Track:
     suite: str
     unit: str
     direction: str
+    version: str
 
     @property
     def is_loss(self) -> bool:
@@ -63,7 +65,7 @@ class Track:
             "pretty_name": f"1 - {self.name}" if self.is_loss else self.name,
             "type": "track",
             "unit": (LOSSES if self.is_loss else _UNITS).get(self.unit, self.unit),
-            "version": VERSIONS.get(self.suite, "1"),
+            "version": self.version,
             "param_names": [],
             "params": [],
             "timeout": 60.0,
@@ -104,6 +106,7 @@ def track_of(series: SeriesVerdict) -> Track:
         suite=series.suite,
         unit=series.unit,
         direction=series.direction,
+        version=VERSIONS.get(series.suite, "1"),
     )
 
 

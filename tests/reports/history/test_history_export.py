@@ -16,8 +16,9 @@ pytest.importorskip("asv", reason="asv is an extra")
 from asv.results import iter_results
 from histories import ROOT, git, recall, written
 
+from msa_reports.history.export import read_tracks
 from msa_reports.history.lines import read_verdicts
-from msa_reports.history.tracks import tracks_of
+from msa_reports.history.tracks import VERSIONS, tracks_of
 
 
 def results_of(repo):
@@ -92,12 +93,17 @@ def test_a_gpu_is_a_machine_by_its_name(judged, history, make_series):
         written(on_gpu(judged([make_series()], name="other"), ""), repo)
 
 
-def test_a_series_does_not_turn_round_within_a_version(judged, history, make_series):
-    repo, _ = history
+def test_a_series_turns_round_only_with_a_new_version(judged, history, make_series, monkeypatch):
+    repo, commits = history
     written(judged([recall(make_series, 0.9)]), repo)
     turned = make_series(name="quality/msa_facts/recall", suite="quality", unit="nats")
+    run = judged([turned], name="turned", created="2026-02-02T00:00:00+00:00")
     with pytest.raises(RunError, match="as its history has it, got nats, lower"):
-        written(judged([turned], name="turned"), repo)
+        written(run, repo)
+    monkeypatch.setitem(VERSIONS, "quality", "2")
+    assert set(written(run, repo).commits) == set(commits[:2])
+    track = read_tracks(repo / "reports/published/asv")["quality.msa_facts.recall"]
+    assert (track.unit, track.version) == ("nats", "2")
 
 
 @pytest.mark.parametrize("unit", ["<img src=x onerror=alert(1)>", "", "x" * 41, 'a"b'])
