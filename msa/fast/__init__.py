@@ -7,8 +7,10 @@ portable parts of the same code.
 from __future__ import annotations
 
 from msa.fast.attention import sparse_attention
+from msa.fast.backward import sparse_attention_backward
 from msa.fast.combining import combine
 from msa.fast.decoding import sparse_decode
+from msa.fast.index_loss import index_kl
 from msa.fast.paged import attend_paged, paged_block_scores
 from msa.fast.pipeline import attend
 from msa.fast.scoring import block_scores
@@ -33,8 +35,10 @@ __all__ = [
     "attend_paged",
     "block_scores",
     "combine",
+    "index_kl",
     "paged_block_scores",
     "select_blocks",
     "sparse_attention",
+    "sparse_attention_backward",
     "sparse_decode",
 ]

@@ -7,15 +7,12 @@ from torch import Tensor
 
 from msa import calls, checks
 from msa.fast import gathered, portable
-from msa.fast.scoring import cut_rows, working_dtype
+from msa.fast.lists import list_chunks
+from msa.fast.scoring import working_dtype
 from msa.fast.threads import for_each
 from msa.packing import Segment, segments
 from msa.quantized import E4M3, decode, output_dtype
 
-#: Fewest and most query rows whose partial sums are held together.
-_FEWEST, _MOST = 2048, 8192
-#: Queries a block's list should hold for efficient products, at the usual budget.
-_LISTED = 16
 #: Query-key pairs below which threads cost more than they bring.
 _WORTH_THREADS = 1 << 19
 
@@ -113,10 +110,9 @@ def _attend_segment(
                 q[None, rows, mine], keys[g][None, :dense], values[g][None, :dense], scale
             )
             out[rows, mine], lse[rows, mine] = part[0], part_lse[0]
-    size = min(max(_LISTED * s.k_len // block, _FEWEST), _MOST)
     cut = [
         (g, max(start, s.q_start + dense), stop)
-        for start, stop in cut_rows(s, -(-size // block) * block)
+        for start, stop in list_chunks(s, block)
         for g in range(groups)
         if stop > s.q_start + dense
     ]

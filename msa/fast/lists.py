@@ -5,7 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa.packing import count_blocks
+from msa.fast.scoring import cut_rows
+from msa.packing import Segment, count_blocks
+
+#: Fewest and most query rows whose lists are held together.
+_FEWEST, _MOST = 2048, 8192
+#: Queries a block's list should hold for efficient products, at the usual budget.
+_LISTED = 16
+
+
+def list_chunks(segment: Segment, block: int) -> list[tuple[int, int]]:
+    """Row ranges ``(start, stop)`` of a segment whose lists are made together."""
+    size = min(max(_LISTED * segment.k_len // block, _FEWEST), _MOST)
+    return cut_rows(segment, -(-size // block) * block)
 
 
 def membership(selection: Tensor, first: int, block: int) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from msa.fast.lists import membership, query_lists
+from msa.fast.pieces import Piece, cut_pieces, exponentiate
 from msa.fast.scoring import working_dtype
 
 
@@ -27,25 +28,36 @@ def attend_rows(
         out ``[n, R, D]`` and LSE ``[n, R]``, in the working dtype.
     """
     work = working_dtype(q)
-    queries = q.to(work) * scale
-    top = queries.new_full(queries.shape[:2], -torch.inf)
-    total, acc = torch.zeros_like(top), torch.zeros_like(queries)
-    for b, rows in query_lists(membership(selection, first, block)):
-        stop = min((b + 1) * block, len(keys))
-        key, value = (x[b * block : stop].to(work) for x in (keys, values))
-        logits = queries[rows] @ key.T  # [m, R, block]
-        if stop > first + 1:
-            at = torch.arange(b * block, stop, device=q.device)
-            hidden = at > (first + rows)[:, None]  # [m, block]
-            logits.masked_fill_(hidden[:, None], -torch.inf)
-            # Slots that nothing reads may hold NaN, and NaN times zero is NaN.
-            value = value.masked_fill(hidden.all(0)[:, None], 0.0)
-        best = torch.maximum(top[rows], logits.amax(-1))
-        weight = torch.exp(logits - best[..., None])
-        decay = torch.exp(top[rows] - best)
-        total[rows] = total[rows] * decay + weight.sum(-1)
-        acc[rows] = acc[rows] * decay[..., None] + weight @ value
-        top[rows] = best
+    pieces = cut_pieces(selection, first, block, q.shape[1])
+    weighed = F.pad(values.to(work), (0, 1), value=1.0)
+    return attend_pieces(q.to(work) * scale, keys.to(work), weighed, pieces)
+
+
+def attend_pieces(
+    queries: Tensor, keys: Tensor, values: Tensor, pieces: list[Piece]
+) -> tuple[Tensor, Tensor]:
+    """The same over given pieces.
+
+    Args:
+        queries: ``[n, R, D]``, with the scale in them.
+        keys: ``[S, D]``, of the queries' dtype.
+        values: ``[S, E + 1]``, likewise, with ones in the last column; the LSE needs no other.
+        pieces: of these queries and keys.
+
+    Returns:
+        out ``[n, R, E]`` and LSE ``[n, R]``.
+    """
+    top = queries.new_full((*queries.shape[:2], 1), -torch.inf)
+    acc = queries.new_zeros((*queries.shape[:2], values.shape[1]))  # sums of [v, 1]
+    for piece in pieces:
+        logits = piece.hide(piece.take(queries) @ keys[piece.tokens].T, -torch.inf)
+        before = piece.take(top)
+        best = torch.maximum(before, logits.amax(-1, keepdim=True))
+        # Again: what is hidden weighs nothing, and not the least that is told apart.
+        weight = piece.hide(exponentiate(logits.sub_(best)))
+        piece.put(acc, piece.take(acc) * (before - best).exp_() + weight @ values[piece.tokens])
+        piece.put(top, best)
+    total = acc[..., -1:]
     # A row with nothing visible has a total of zero: output 0, LSE -inf.
-    out = acc / total.clamp_min(torch.finfo(work).tiny)[..., None]
-    return out, top + total.log()
+    out = acc[..., :-1] / total.clamp_min(torch.finfo(total.dtype).tiny)
+    return out, (top + total.log())[..., 0]

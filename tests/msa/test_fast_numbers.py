@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from msa import fast, reference
+from msa.fast import portable
 from msa.packing import cumulative
 
 
@@ -72,3 +73,18 @@ def test_neighbours_that_share_blocks() -> None:
     got, lse = fast.sparse_attention(q, k, v, selection, **options)
     assert_close(got, wanted, 1e-5)
     assert_close(lse, wanted_lse, 1e-5)
+
+
+def test_what_is_hidden_weighs_nothing() -> None:
+    """However large a value behind a query is, of its own block, too: not a bit changes."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(64, 2, 8), torch.randn(64, 8), torch.randn(64, 8)
+    later = v.clone()
+    later[40:] = 1e30
+    every = torch.arange(2, dtype=torch.int32).expand(64, 2).clone()
+    some = every.clone()
+    some[5] = -1  # one row with a hole, and the blocks go one by one
+    for selection in (every, some):
+        one, _ = portable.attend_rows(q, k, v, selection, 0, 32, 0.3)
+        other, _ = portable.attend_rows(q, k, later, selection, 0, 32, 0.3)
+        assert torch.equal(one[:40], other[:40])

@@ -4,7 +4,7 @@
 device for it are found; else ``torch``, and ``WHY_NOT_TRITON`` has the reason. What runs is decided
 here, once, and nothing falls back: kernels refuse what they cannot run. ``torch_operations`` has
 the operations in plain PyTorch for any device, and ``CAPABILITIES`` the limits of those that were
-chosen. Gradients, and new tokens put into pages, are there with Triton only.
+chosen. New tokens are put into pages with Triton only.
 
 The functions with the names of MiniMax's package ``fmha_sm100`` take its arguments and compute in
 plain PyTorch.
@@ -35,10 +35,12 @@ __all__ = [
     "combine",
     "fmha_sm100",
     "fmha_sm100_plan",
+    "index_kl",
     "paged_block_scores",
     "select_blocks",
     "sparse_atten_func",
     "sparse_attention",
+    "sparse_attention_backward",
     "sparse_decode",
     "sparse_topk_select",
     "torch_operations",
@@ -55,13 +57,13 @@ attend = _chosen.attend
 attend_paged = _chosen.attend_paged
 block_scores = _chosen.block_scores
 combine = _chosen.combine
+index_kl = _chosen.index_kl
 paged_block_scores = _chosen.paged_block_scores
 select_blocks = _chosen.select_blocks
 sparse_attention = _chosen.sparse_attention
+sparse_attention_backward = _chosen.sparse_attention_backward
 sparse_decode = _chosen.sparse_decode
 
 if not WHY_NOT_TRITON:
     append_paged = _chosen.append_paged
-    index_kl = _chosen.index_kl
-    sparse_attention_backward = _chosen.sparse_attention_backward
-    __all__ += ["append_paged", "index_kl", "sparse_attention_backward"]
+    __all__ += ["append_paged"]
