@@ -18,8 +18,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from msa.scorers.dsa_standin import score_dsa_standin
+from msa.scorers.infllm_v2 import score_infllm_v2
 from msa.scorers.max import score_max
 from msa.scorers.mean import score_mean
+from msa.scorers.nsa_standin import score_nsa_standin
 from msa.scorers.oracle import score_oracle
 from msa.scorers.quest import score_quest
 from msa.scorers.random import score_random
@@ -51,10 +54,13 @@ SCORERS: Mapping[str, Scorer] = {
     "random": score_random,
     "recent": score_recent,
     "oracle": score_oracle,
+    "infllm_v2": score_infllm_v2,
+    "nsa_standin": score_nsa_standin,
+    "dsa_standin": score_dsa_standin,
 }
 
 #: Scorers that look at every query head instead of one query per group.
-ALL_HEADS = frozenset({"oracle"})
+ALL_HEADS = frozenset({"oracle", "infllm_v2", "nsa_standin", "dsa_standin"})
 
 
 def find_scorer(name: object) -> Scorer:

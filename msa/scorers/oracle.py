@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa.checks import require_groups, require_packing, require_positive, require_tensor
+from msa.scorers.heads import check_heads, grouped_queries
 from msa.scorers.tiles import (
     empty_scores,
     hide_future_blocks,
@@ -39,17 +39,12 @@ def score_oracle(
     Returns:
         float32 ``[Tq, Hkv, NB]``: every row sums to one over its visible blocks.
     """
-    require_tensor("q", q, ("Tq", "Hq", "D"))
-    require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q)
-    require_groups(q.shape[1], k.shape[1])
-    require_positive("block", block)
-    require_packing(cu_q, cu_k, len(q), len(k))
+    check_heads(q, k, cu_q, cu_k, block)
     groups = k.shape[1]
     heads = q.shape[1] // groups
     scores = empty_scores(q, groups, cu_k, block)
     for tile in query_tiles(cu_q, cu_k, block=block, bytes_per_key=4 * q.shape[1]):
-        queries = q[tile.rows].float().reshape(-1, groups, heads, q.shape[2])
-        queries = queries.permute(1, 2, 0, 3).flatten(1, 2)  # [G, R * rows, D]
+        queries = grouped_queries(q, tile, groups)  # [G, R * rows, D]
         logits = torch.matmul(queries, padded_keys(k, tile, block)).mul_(scale)
         logits = hide_future_tokens(logits.view(groups, heads, len(tile.positions), -1), tile)
         mass = logits.softmax(-1).view(*logits.shape[:3], -1, block).sum(-1)  # [G, R, rows, nb]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,8 +31,15 @@ _REPEATED = {
 }
 
 
-def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]) -> Outcome:
-    """Measure, judge, report, print.
+def run_plan(
+    command: str,
+    args: argparse.Namespace,
+    plan: Plan,
+    argv: list[str],
+    *,
+    extra: Mapping[str, object] | None = None,
+) -> Outcome:
+    """Measure, judge, report, print; ``extra`` stands beside the outcome in the JSON document.
 
     Raises:
         ValueError: unknown suites, suites that these subjects cannot run, or changed fixtures.
@@ -58,7 +65,7 @@ def run_plan(command: str, args: argparse.Namespace, plan: Plan, argv: list[str]
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     console.print(f"measured: {times}", markup=False, highlight=False)
     if args.json:
-        options.print_json(outcome.to_json(header.environment))
+        options.print_json({**outcome.to_json(header.environment), **(extra or {})})
     else:
         if plan.self_test:
             print("self-test: nothing compared (base and head are the same code)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -60,8 +62,12 @@ def by_definition(name, q, k, *, cu_q, cu_k, scale, **_):
     return want
 
 
+#: Those with one definition per block; the relatives' are in test_scorers_relatives.py.
+PER_BLOCK = ("max", "mean", "quest", "recent", "oracle")
+
+
 @pytest.mark.parametrize("k_heads", [2, 1])
-@pytest.mark.parametrize("name", sorted(set(SCORERS) - {"random"}))
+@pytest.mark.parametrize("name", PER_BLOCK)
 def test_scorer_is_its_definition(name, k_heads):
     heads = 4 if name in ALL_HEADS else 2
     q, k, packing = packed(heads, k_heads)
@@ -103,9 +109,9 @@ def test_max_is_the_operation_of_the_reference():
     )
 
 
-@pytest.mark.parametrize("name", ["max", "mean", "quest"])
+@pytest.mark.parametrize("name", sorted(set(SCORERS) - {"random", "recent"}))
 def test_future_tokens_of_the_own_block_do_not_count(name):
-    q, k, packing = packed(2)
+    q, k, packing = packed(4 if name in ALL_HEADS else 2)
     before = SCORERS[name](q, k, **packing)
     k = k.clone()
     k[5:9] = 1e4  # queries 0 to 4 of the first sequence come before these keys
@@ -154,13 +160,10 @@ def test_tile_memory_is_bounded(name, monkeypatch):
             seen.append(len(tile.positions) * tile.sequence.k_len * kwargs["bytes_per_key"])
             yield tile
 
-    module = __import__(f"msa.scorers.{name}", fromlist=["x"])
-    where = (
-        module
-        if hasattr(module, "query_tiles")
-        else __import__("msa.scorers.pooled", fromlist=["x"])
-    )
-    monkeypatch.setattr(where, "query_tiles", watched)
+    for where in (name, "pooled", "compressed"):  # a scorer's own walk, or that of what it shares
+        module = importlib.import_module(f"msa.scorers.{where}")
+        if hasattr(module, "query_tiles"):
+            monkeypatch.setattr(module, "query_tiles", watched)
     monkeypatch.setattr(tiles, "TILE_BYTES", 1 << 16)
     q = torch.zeros(300, 4 if name in ALL_HEADS else 2, 4)
     k = torch.zeros(300, 2, 4)

@@ -134,6 +134,24 @@ def packed(x):
             lambda _: lambda scores, *_rest: scores,
             "recent: sequence 0: wanted -inf where no token is visible",
         ),
+        (
+            "scorers",
+            "msa.scorers.infllm_v2._best",
+            lambda _: lambda mass, _share: mass.sum(-1),
+            "infllm_v2: sequence 0: relative error",
+        ),
+        (
+            "scorers",
+            "msa.scorers.nsa_standin._shared_out",
+            lambda _: lambda mass, share: (mass * (share > 0)).sum(-1),
+            "nsa_standin: sequence 0: relative error",
+        ),
+        (
+            "scorers",
+            "msa.scorers.dsa_standin.hide_future_tokens",
+            lambda _: lambda x, _tile: x,
+            "dsa_standin: ",
+        ),
         ("scorers", "msa.scorers.random._mixed", lambda _: lambda x: x, "random: wanted even"),
         (
             "scorers",

@@ -5,7 +5,18 @@ import pytest
 from msa_suites.models.attention import MsaSettings
 from msa_suites.quality import sweep as sweep_module
 from msa_suites.quality.errors import QualityInvalid
-from msa_suites.quality.sweep import DENSE, as_json, sweep, sweep_items
+from msa_suites.quality.sweep import (
+    DENSE,
+    as_json,
+    measure_points,
+    scorer_points,
+    sweep_items,
+)
+
+
+def sweep(model="", *, scorers, budgets, settings=None, **how):
+    points = scorer_points(scorers, budgets, settings or MsaSettings())
+    return measure_points(model, points, **how)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +88,7 @@ def test_a_budget_of_the_whole_context_is_invalid():
     with pytest.raises(QualityInvalid, match=r"got 64 \* 32"):
         next(sweep("/nowhere", scorers=["max"], budgets=[4, 64]))
     with pytest.raises(QualityInvalid, match=r"got 16 \* 128"):
-        next(sweep("/nowhere", budgets=[16], settings=MsaSettings(block=128)))
+        next(sweep("/nowhere", scorers=["max"], budgets=[16], settings=MsaSettings(block=128)))
 
 
 def test_the_embedded_model_tells_scorers_apart():

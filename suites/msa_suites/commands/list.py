@@ -30,6 +30,19 @@ def _scorers() -> Rows:
     return [{"name": name, "what": _summary(scorer)} for name, scorer in SCORERS.items()]
 
 
+def _relatives() -> Rows:
+    from msa_suites.quality.relatives import RULES
+
+    return [
+        {
+            "name": rule.name,
+            "what": f"{rule.source}; {rule.pieces}. Faithful: {rule.faithful} "
+            f"Stand-in: {rule.stand_in}",
+        }
+        for rule in RULES.values()
+    ]
+
+
 def _suites() -> Rows:
     import importlib
 
@@ -102,6 +115,7 @@ def _faults() -> Rows:
 KINDS: dict[str, Callable[[], Rows]] = {
     "implementations": _implementations,
     "scorers": _scorers,
+    "relatives": _relatives,
     "suites": _suites,
     "tasks": _tasks,
     "metrics": _metrics,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 
 #: What a model's weights are converted to; `auto` leaves them as they are.
 DTYPES = ("float32", "float64", "float16", "bfloat16", "auto")
+#: Scorers beside those of the table: the index branch that a model has of its own.
+OWN_SCORERS = ("index",)
 #: Settings that are numbers, and the least of each.
 _LEAST = {"topk": 1, "block": 1, "sink_blocks": 0, "local_blocks": 1, "seed": 0}
 
@@ -31,6 +34,11 @@ def add_items(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def msa_text(settings: Mapping[str, object]) -> str | None:
+    """Settings as ``--msa`` takes them; None for none."""
+    return ",".join(f"{name}={value}" for name, value in settings.items()) or None
+
+
 def msa_settings(text: str | None) -> dict[str, object]:
     """The settings that ``--msa`` names.
 
@@ -47,7 +55,7 @@ def msa_settings(text: str | None) -> dict[str, object]:
             raise ValueError(f"--msa: wanted name=value, each name once, got {part!r} in {text!r}")
         if name in _LEAST and not (value.isdecimal() and int(value) >= _LEAST[name]):
             raise ValueError(f"--msa: wanted {name} as an int from {_LEAST[name]}, got {value!r}")
-        if name == "scorer" and value not in (*SCORERS, "index"):
+        if name == "scorer" and value not in (*SCORERS, *OWN_SCORERS):
             raise ValueError(f"--msa: wanted a scorer of {', '.join(SCORERS)}, got {value!r}")
         if name == "dense_layers" and not re.fullmatch(r"\d+(\+\d+)*", value):
             raise ValueError(f"--msa: wanted dense_layers as 0+2, got {value!r}")

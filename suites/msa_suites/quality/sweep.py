@@ -1,13 +1,14 @@
 """Recall and perplexity against budget and scorer, on one model: the budget curve.
 
 One weight load; the dense row first, then one row per scorer and budget, each handed out as soon
-as it is measured, so that an interrupted sweep can go on with what is missing.
+as it is measured, so that an interrupted sweep can go on with what is missing. MSA's relatives are
+measured in the same way: a rule of :mod:`msa_suites.quality.relatives` in place of a scorer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,8 +16,6 @@ from msa_suites.models.attention import MsaSettings, Network, use_dense, use_msa
 from msa_suites.quality.errors import QualityInvalid
 from msa_suites.quality.items import Item, load_items
 
-SCORERS = ("max", "mean", "quest", "random", "recent", "oracle")
-BUDGETS = (2, 3, 4, 8, 16)
 #: Name of the row without sparsity.
 DENSE = "dense"
 
@@ -26,8 +25,8 @@ class SweepRow:
     """One point of the curve.
 
     Attributes:
-        scorer: name of the scorer, or ``dense``.
-        budget: blocks kept, forced ones included; 0 for dense.
+        scorer: name of the scorer or of the relative's rule, or ``dense``.
+        budget: blocks kept, forced ones included, or tokens for a rule; 0 for dense.
         perplexity: per byte of held-out text.
         perplexity_change: as a fraction of dense.
         recall: share of facts recalled.
@@ -65,25 +64,32 @@ def sweep_items(length: int, *, contexts: int) -> tuple[tuple[Item, ...], tuple[
     return tuple(item for item in facts if item.cluster in kept), texts
 
 
-def sweep(
-    model_dir: str = "",
+def scorer_points(
+    scorers: Sequence[str], budgets: Sequence[int], base: MsaSettings
+) -> dict[tuple[str, int], MsaSettings]:
+    """Every pair of scorer and budget, in that order, with its settings."""
+    return {
+        (scorer, budget): replace(base, scorer=scorer, topk=budget)
+        for scorer in scorers
+        for budget in budgets
+    }
+
+
+def measure_points(
+    model_dir: str,
+    points: Mapping[tuple[str, int], MsaSettings],
     *,
-    scorers: Sequence[str] = SCORERS,
-    budgets: Sequence[int] = BUDGETS,
-    settings: MsaSettings | None = None,
     length: int = 2048,
     contexts: int = 8,
     device: str = "cpu",
     dtype: str = "float32",
     done: Collection[SweepRow] = (),
 ) -> Iterator[SweepRow]:
-    """Measure the dense row and every pair of scorer and budget, in that order.
+    """Measure the dense row and every point, in that order.
 
     Args:
         model_dir: model directory or hub id; empty means the embedded model.
-        scorers: names of block scorers.
-        budgets: blocks kept, sink and local block among them.
-        settings: everything else (block, forced blocks, dense layers, implementation).
+        points: name and budget of a row, and the settings that are measured for it.
         length: bytes of context.
         contexts: contexts with twelve facts each, and texts for perplexity.
         device: a torch device.
@@ -94,28 +100,27 @@ def sweep(
         The rows; dense first.
 
     Raises:
-        QualityInvalid: a budget reaches the whole context.
+        QualityInvalid: the settings of a point reach the whole context.
         ValueError, FileNotFoundError: names, sizes or a model that are not right.
     """
     from msa_suites.models.loading import EMBEDDED, load_model
 
-    base = settings or MsaSettings()
-    if budgets and max(budgets) * base.block >= length:
+    widest = max(points.values(), key=lambda one: one.budget, default=None)
+    if widest is not None and widest.budget >= length:
         raise QualityInvalid(
             f"budgets: wanted topk * block below the context of {length} bytes, got "
-            f"{max(budgets)} * {base.block}: MSA equals dense attention there"
+            f"{widest.topk} * {widest.block}: MSA equals dense attention there"
         )
     known = {(row.scorer, row.budget): row for row in done}
     items = sweep_items(length, contexts=contexts)
-    points = [(scorer, budget) for scorer in scorers for budget in budgets]
     missing = {(DENSE, 0), *points} - known.keys()
     model, tokenizer = None, None
     if missing:
         model, tokenizer = load_model(model_dir or str(EMBEDDED), device=device, dtype=dtype)
-    dense = known.get((DENSE, 0)) or _measure(model, tokenizer, items, (DENSE, 0), base, None)
+    dense = known.get((DENSE, 0)) or _measure(model, tokenizer, items, (DENSE, 0), None, None)
     yield dense
-    for point in points:
-        yield known.get(point) or _measure(model, tokenizer, items, point, base, dense)
+    for point, settings in points.items():
+        yield known.get(point) or _measure(model, tokenizer, items, point, settings, dense)
 
 
 def _measure(
@@ -123,17 +128,16 @@ def _measure(
     tokenizer: Any,  # noqa: ANN401
     items: tuple[tuple[Item, ...], tuple[Item, ...]],
     point: tuple[str, int],
-    base: MsaSettings,
+    settings: MsaSettings | None,
     dense: SweepRow | None,
 ) -> SweepRow:
     from msa_harness.statistics import wilson
     from msa_suites.models.scoring import Request, score_requests
 
-    scorer, budget = point
-    if dense is None:
+    if settings is None:
         use_dense(model)
     else:
-        use_msa(model, replace(base, scorer=scorer, topk=budget))
+        use_msa(model, settings)
 
     def request(item: Item) -> Request:
         prompt = tuple(tokenizer.encode(item.prompt))
@@ -147,8 +151,8 @@ def _measure(
     recall = sum(hits) / len(hits)
     low, high = wilson(sum(hits), len(hits))
     return SweepRow(
-        scorer=scorer,
-        budget=budget,
+        scorer=point[0],
+        budget=point[1],
         perplexity=perplexity,
         perplexity_change=perplexity / dense.perplexity - 1 if dense else 0.0,
         recall=recall,
