@@ -2,7 +2,8 @@
 
 The model's own attention is replaced through two registrations, one for the attention and one for
 its mask: without the second, padding would be ignored in silence. Block scores come from the mean
-of a group's query heads (scorer ``max`` is the implementation's own ``block_scores``).
+of a group's query heads (scorer ``max`` is the implementation's own ``block_scores``), or from an
+index branch that was trained (scorer ``index``: :mod:`msa.retrofit_index`).
 
     with apply_retrofit(model, RetrofitSettings(block=32, topk=4), operations=msa.reference):
         model.generate(...)
@@ -19,10 +20,12 @@ from typing import Any
 
 from torch import nn
 
+from msa.alignment import Alignment
 from msa.operations import Operations, find_operations
 from msa.recording import Recorder
 from msa.retrofit_attention import ACTIVE, Active, attention, has_own_mask, mask
-from msa.retrofit_settings import RetrofitSettings
+from msa.retrofit_index import feed_index, index_branches
+from msa.retrofit_settings import TRAINED, RetrofitSettings
 
 __all__ = ["NAME", "Retrofit", "RetrofitSettings", "apply_retrofit", "remove_retrofit"]
 
@@ -84,6 +87,27 @@ def _sparse_layers(config: Any, dense: tuple[int, ...]) -> tuple[int, ...]:  # n
     return found
 
 
+def _check_index(
+    model: nn.Module,
+    settings: RetrofitSettings,
+    layers: tuple[int, ...],
+    alignment: Alignment | None,
+) -> None:
+    """Raise ValueError unless every sparse layer has the index branch that is asked for."""
+    trained = settings.scorer in TRAINED
+    if alignment is not None and not trained:
+        raise ValueError(
+            f"alignment: wanted a scorer of {', '.join(TRAINED)}, got {settings.scorer!r}, "
+            "which has nothing to train"
+        )
+    missing = [layer for layer in layers if layer not in index_branches(model)] if trained else []
+    if missing:
+        raise ValueError(
+            f"scorer: wanted one without an index branch, which layers {missing} of the model "
+            f"lack, got {settings.scorer!r}"
+        )
+
+
 def _switch(model: Any, name: str) -> None:  # noqa: ANN401 - transformers is untyped
     """Set the attention of the text part of ``model``; a vision tower keeps its own."""
     text = _text_config(model)
@@ -105,6 +129,7 @@ def apply_retrofit(
     *,
     operations: Operations | str | None = None,
     recorder: Recorder | None = None,
+    alignment: Alignment | None = None,
 ) -> Retrofit:
     """Make ``model`` attend through MSA, in place.
 
@@ -115,6 +140,7 @@ def apply_retrofit(
             default is :data:`msa.operations.DEFAULT_OPERATIONS`. Its name is kept as
             ``config.msa_operations``.
         recorder: takes every selection of every sparse layer.
+        alignment: trains the index branch in forward passes with gradients.
 
     Returns:
         The retrofit in place, a context manager.
@@ -122,7 +148,8 @@ def apply_retrofit(
     Raises:
         TypeError: not a model of transformers, or an operation is missing.
         ValueError: a retrofit is in place already, a dense layer does not exist, no layer is
-            left, or the model does not look its attention up by name.
+            left, or the model does not look its attention up by name; or a sparse layer lacks
+            the index branch that the settings or ``alignment`` ask for.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
@@ -130,6 +157,7 @@ def apply_retrofit(
     if getattr(config, "msa_retrofit", None) in ACTIVE:
         raise ValueError("model: wanted one without a retrofit, got one; remove_retrofit first")
     layers = _sparse_layers(config, settings.dense_layers)
+    _check_index(model, settings, layers, alignment)
     found = find_operations(operations)
     before = config._attn_implementation
     AttentionInterface.register(NAME, attention)
@@ -138,7 +166,14 @@ def apply_retrofit(
     settings.write(config)
     config.msa_operations = getattr(found, "__name__", type(found).__qualname__)
     config.msa_retrofit = f"retrofit-{next(_COUNT)}"
-    ACTIVE[config.msa_retrofit] = Active(found, recorder, before)
+    active = Active(found, recorder, before, alignment)
+    active.hooks += feed_index(
+        model,
+        active.index,
+        wanted=lambda: config.msa_scorer in TRAINED,
+        detach=lambda: alignment is None or alignment.detach,
+    )
+    ACTIVE[config.msa_retrofit] = active
     return Retrofit(model, recorder, layers)
 
 
@@ -148,6 +183,8 @@ def remove_retrofit(model: nn.Module) -> None:
     active = ACTIVE.pop(getattr(config, "msa_retrofit", ""), None)
     if active is None:
         return
+    for hook in active.hooks:
+        hook.remove()
     _switch(model, active.before)
     for name in [name for name in vars(config) if name.startswith("msa_")]:
         delattr(config, name)

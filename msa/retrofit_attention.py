@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from msa.alignment import Alignment, attend_sparse, visible_blocks
 from msa.operations import Operations
 from msa.padding import Packing, pack, plan_packing, unpack
 from msa.recording import Recorder
 from msa.retrofit_dense import attend_dense, build_local_mask, build_mask
-from msa.retrofit_settings import RetrofitSettings
+from msa.retrofit_settings import TRAINED, RetrofitSettings
 from msa.scorers import ALL_HEADS, find_scorer
 
 
@@ -23,6 +26,10 @@ class Active:
     operations: Operations
     recorder: Recorder | None
     before: str
+    alignment: Alignment | None = None
+    #: By layer, what its index branch made of this forward pass.
+    index: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    hooks: list[RemovableHandle] = field(default_factory=list)
     planned: tuple[weakref.ref[Tensor], tuple[int, int], Packing] | None = None
 
     def packing(self, mask: Tensor | None, query: Tensor, key: Tensor) -> Packing:
@@ -68,6 +75,38 @@ def _refuse_extras(module: nn.Module, layer: int, given: dict[str, Any]) -> None
         )
 
 
+@torch.no_grad()
+def _score(
+    active: Active,
+    scorer: str,
+    asked: Tensor,
+    keys: Tensor,
+    where: dict[str, Any],
+    scale: float,
+    seed: int,
+) -> Tensor:
+    """Block scores, float32 ``[Tq, Hkv, NB]``; no gradient goes through a choice."""
+    name = TRAINED.get(scorer, scorer)
+    if name == "max":
+        return active.operations.block_scores(asked, keys, **where, scale=scale)
+    return find_scorer(name)(asked, keys, **where, scale=scale, seed=seed)
+
+
+def _learn(
+    active: Active,
+    layer: int,
+    given: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    where: dict[str, Any],
+    scales: tuple[float, float],
+) -> None:
+    """Leave the loss of a layer's index branch with the alignment of this forward pass."""
+    align = cast("Alignment", active.alignment)
+    scale, index_scale = scales
+    align.losses[layer] = align.measure(
+        *given, operations=active.operations, **where, scale=scale, index_scale=index_scale
+    )
+
+
 def attention(
     module: nn.Module,
     query: Tensor,
@@ -94,21 +133,30 @@ def attention(
     given = kwargs.get("scaling")
     scale = query.shape[-1] ** -0.5 if given is None else float(given)
     where: dict[str, Any] = {"cu_q": plan.cu_q, "cu_k": plan.cu_k, "block": settings.block}
-    if settings.scorer in ALL_HEADS:
-        asked = q
-    else:
+    asked, keys, index_scale = q, k, scale
+    if settings.scorer in TRAINED:
+        q_idx, k_idx = active.index.pop(layer)
+        asked, keys = pack(q_idx, plan.q_index), pack(k_idx[:, :, : plan.k_slots], plan.k_index)
+        index_scale = asked.shape[-1] ** -0.5
+    elif settings.scorer not in ALL_HEADS:
         asked = q.reshape(len(q), k.shape[1], -1, q.shape[2]).mean(2)  # [Tq, Hkv, D]
-    if settings.scorer == "max":
-        scores = active.operations.block_scores(asked, k, **where, scale=scale)
-    else:
-        # Without the layer in it, a random selection would be the same in every layer.
-        seed = settings.seed + 1_000_003 * layer
-        scores = find_scorer(settings.scorer)(asked, k, **where, scale=scale, seed=seed)
+    align = active.alignment if torch.is_grad_enabled() else None
+    if align is not None and align.phase == "warmup":
+        every = visible_blocks(**where, groups=k.shape[1])
+        _learn(active, layer, (asked, keys, q, k, every), where, (scale, index_scale))
+        return attend_dense(
+            active.before, module, query, key, value, attention_mask, own_mask=False, **kwargs
+        )
+    # Without the layer in it, a random selection would be the same in every layer.
+    seed = settings.seed + 1_000_003 * layer
+    scores = _score(active, settings.scorer, asked, keys, where, index_scale, seed)
     forced: dict[str, Any] = {
         "local_blocks": settings.local_blocks,
         "sink_blocks": settings.sink_blocks,
     }
     selection = active.operations.select_blocks(scores, **where, topk=settings.topk, **forced)
+    if align is not None:
+        _learn(active, layer, (asked, keys, q, k, selection), where, (scale, index_scale))
     if active.recorder is not None:
         active.recorder.take(
             layer=layer,
@@ -120,5 +168,5 @@ def attention(
             **where,
             **forced,
         )
-    out, _ = active.operations.sparse_attention(q, k, v, selection, **where, scale=scale)
+    out = attend_sparse(q, k, v, selection, operations=active.operations, **where, scale=scale)
     return unpack(out, plan.q_index, query.shape[0], query.shape[2]), None

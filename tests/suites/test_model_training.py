@@ -9,7 +9,8 @@ import torch
 from msa_suites.models.architecture import ModelShape, build_model
 from msa_suites.models.ship import ship
 from msa_suites.models.text import Corpus
-from msa_suites.models.train import Trainer, TrainingPlan
+from msa_suites.models.train import Trainer
+from msa_suites.models.training_plan import TrainingPlan
 
 TEXT = np.frombuffer(b"some plain text to read; " * 4000, dtype=np.uint8)
 CORPUS = Corpus(TEXT, TEXT, "0" * 64)
@@ -55,7 +56,7 @@ def test_a_checkpoint_of_another_plan_is_refused(tmp_path):
         corpus=CORPUS,
         device="cpu",
     )
-    with pytest.raises(ValueError, match="wanted one of plan"):
+    with pytest.raises(ValueError, match="seed 0 where 7 is wanted"):
         other.load(tmp_path / "c")
 
 

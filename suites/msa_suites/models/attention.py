@@ -17,6 +17,8 @@ from msa_suites.models.minimax_m3 import keep_blocks, own_values
 #: A causal language model of transformers, which ships no types.
 Network: TypeAlias = Any
 
+#: Entry of a model's configuration that describes its trained index branch.
+INDEX_ENTRY = "index_branch"
 #: Operations that the retrofit calls, layer by layer.
 _NEEDED = ("block_scores", "select_blocks", "sparse_attention")
 
@@ -94,19 +96,26 @@ def own_settings(model: Network) -> MsaSettings | None:
     return None if values is None else MsaSettings(**values)
 
 
+def trained_settings(model: Network) -> dict[str, Any]:
+    """The MSA that the model's index branch was trained in; empty where it has none."""
+    found = getattr(getattr(model, "config", None), INDEX_ENTRY, None)
+    return {} if found is None else {"scorer": "index", **found["settings"]}
+
+
 def settings_for(model: Network, given: Mapping[str, Any]) -> MsaSettings:
     """The settings that ``model`` gets where ``given`` is asked for.
 
     Args:
         model: a causal language model of transformers.
-        given: fields of :class:`MsaSettings`; the others are the defaults, or the model's own.
+        given: fields of :class:`MsaSettings`; the others are the defaults, those that the model's
+            index branch was trained in, or those of MSA of its own.
 
     Raises:
         ValueError: an unknown name, or a value that is not that of the model's own MSA.
     """
     own = own_settings(model)
     if own is None:
-        return MsaSettings.from_mapping(given)
+        return MsaSettings.from_mapping({**trained_settings(model), **given})
     _check_own(own, MsaSettings.from_mapping({**own.as_dict(), **given}))
     return own
 

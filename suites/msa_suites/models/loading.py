@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from msa_suites.models import shipped
+from msa_suites.models import index, shipped
+from msa_suites.models.attention import INDEX_ENTRY
 from msa_suites.models.placing import DeviceMap, find_device, find_device_map, find_dtype
 
 # transformers puts another module in its own place when it is loaded. A `from` in a second thread
@@ -136,6 +137,8 @@ def load_model(
     problems = {name: sorted(report[name])[:4] for name in report if report[name]}
     if problems:
         raise ModelError(f"model {model}: wanted weights for every parameter, got {problems}")
+    if hasattr(network.config, INDEX_ENTRY):
+        _attach_index(network, model, source)
     if where is not None:
         network.to(where)
     if wanted is torch.float64:
@@ -143,6 +146,17 @@ def load_model(
     network.eval()
     network.requires_grad_(False)
     return network, tokenizer
+
+
+def _attach_index(network: PreTrainedModel, model: str, source: Mapping[str, Any]) -> None:
+    """Add the trained index branch that lies beside the weights."""
+    from transformers.utils import cached_file
+
+    plain = {key: value for key, value in source.items() if key != "trust_remote_code"}
+    try:
+        index.attach_saved(network, Path(cached_file(model, index.FILE, **plain)))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {model}: {_first(error)}") from error
 
 
 def _load_other_tokenizer(name: str, how: Mapping[str, Any]) -> Any:  # noqa: ANN401 - untyped

@@ -11,10 +11,13 @@ from pathlib import Path
 import torch
 import transformers
 
+from msa_suites.models.attention import settings_for, use_dense, use_msa
+from msa_suites.models.index import save_with_index
 from msa_suites.models.probe import RecallRow, perplexity, recall_by_length
 from msa_suites.models.shipped import write_sums
 from msa_suites.models.tokenizer import write_tokenizer
 from msa_suites.models.train import Trainer
+from msa_suites.models.training_plan import TrainingPlan
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 
@@ -42,17 +45,33 @@ It is a retrieval probe, not a language model to talk to: the answers follow a r
 | SHA-256 of the text | `{sha256}` |
 | steps, seed | {steps}, {seed} |
 | command | `{command}` |
-| perplexity per byte, held-out text | {perplexity:.3f} |
+| perplexity per byte, held-out text | {perplexity} |
+
+Recall {attention}:
 
 | context | recall of 12 facts | 95 % interval | questions |
 |---|---|---|---|
 {recall}
-
+{route}
 ## Disclosure
 
 {start}
 Facts and queries were spliced into the text at random places, with about twice as many queries as
 facts; the bytes of a stated fact did not count in the loss, because nothing predicts them.
+"""
+
+ATTENTIONS = {
+    "dense": "with dense attention",
+    "msa": "with MSA as it was trained (the scorer `index`)",
+}
+INDEX = """
+## Index branch
+
+Every layer has a trained index branch (`index_branch.safetensors`, names as in MiniMax-M3): one
+query head per KV group and one key head of {dim} channels. Route `{route}`: of {steps} steps the
+first {warmup} had full attention; then {topk} blocks of {block} tokens were kept, {local_blocks}
+of them local and {sink_blocks} the first. transformers alone loads the model as a dense one.
+
 """
 
 CONSTRUCTED = """\
@@ -87,18 +106,25 @@ def ship(
     plan = trainer.plan
     if trainer.step != plan.steps:
         raise ValueError(f"training run: wanted {plan.steps} steps, got {trainer.step}")
-    model = trainer.model.eval()
+    model = trainer.finish()
     directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(directory)
+    save_with_index(model, directory)
     write_tokenizer(directory, max_length=plan.shape.max_positions)
-    recall = recall_by_length(model, trainer.corpus, lengths, contexts=contexts, seed=plan.seed)
-    surprise = perplexity(model, trainer.corpus, length=2048, windows=32)
+    measured = {"dense": _measure(trainer, lengths, contexts)}
+    if plan.index is not None:
+        use_msa(model, settings_for(model, {}))
+        measured = {"msa": _measure(trainer, lengths, contexts), **measured}
+        use_dense(model)
+    recall, surprise = next(iter(measured.values()))
     parameters = sum(p.numel() for p in model.parameters())
     record = {
         "plan": asdict(plan),
+        "tokens": plan.tokens,
         "text_sha256": trainer.corpus.sha256,
         "command": command,
+        "attention": next(iter(measured)),
         "perplexity_per_byte": surprise,
+        "perplexity_by_attention": {name: value for name, (_, value) in measured.items()},
         "recall": [asdict(row) for row in recall],
         "device": str(trainer.device),
         "versions": {
@@ -118,8 +144,10 @@ def ship(
             steps=plan.steps,
             seed=plan.seed,
             command=command,
-            perplexity=surprise,
+            perplexity=", ".join(f"{value:.3f} ({name})" for name, (_, value) in measured.items()),
+            attention=ATTENTIONS[next(iter(measured))],
             recall=_recall_table(recall),
+            route=_route_words(plan),
             start=PLAIN if plan.plain_start else CONSTRUCTED,
             **{
                 name: getattr(plan.shape, name)
@@ -129,6 +157,26 @@ def ship(
     )
     write_sums(directory)
     return recall
+
+
+def _measure(
+    trainer: Trainer, lengths: Sequence[int], contexts: int
+) -> tuple[list[RecallRow], float]:
+    """Recall by length and perplexity of the model with the attention that it has now."""
+    model, corpus, seed = trainer.model, trainer.corpus, trainer.plan.seed
+    recall = recall_by_length(model, corpus, lengths, contexts=contexts, seed=seed)
+    return recall, perplexity(model, corpus, length=2048, windows=32)
+
+
+def _route_words(plan: TrainingPlan) -> str:
+    """What a reader of the card must know of how the model came to its attention."""
+    words = f"\nIt went on from the weights with SHA-256 `{plan.start}`.\n" if plan.start else ""
+    if plan.index is None:
+        return words
+    sizes = asdict(plan.index)
+    return words + INDEX.format(
+        route=plan.route, steps=plan.steps, dim=sizes.pop("index_dim"), **sizes
+    )
 
 
 def _recall_table(rows: Sequence[RecallRow]) -> str:

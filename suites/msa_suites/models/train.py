@@ -5,11 +5,9 @@ The schedule counts steps, never seconds, so that a slower machine gives the sam
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,57 +16,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msa_suites.models.architecture import ModelShape, build_model
+from msa_suites.models.architecture import build_model
+from msa_suites.models.attention import Network
+from msa_suites.models.index import IndexTraining
 from msa_suites.models.text import Corpus, load_corpus
 from msa_suites.models.training_data import ANSWER, TEXT, make_sequence
-
-#: (sequence length, sequences a step, steps): about 2,000 tokens a step until 2,048.
-CURRICULUM: tuple[tuple[int, int, int], ...] = (
-    (128, 16, 400),
-    (256, 8, 700),
-    (512, 4, 600),
-    (1024, 2, 800),
-    (2048, 1, 500),
-    (4096, 1, 250),
-    (8192, 1, 100),
-)
-
+from msa_suites.models.training_plan import TrainingPlan
 
 #: Steps that one line of the training log sums up.
 LOG_EVERY = 50
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """Everything that decides the result of a training run."""
-
-    seed: int = 0
-    plain_start: bool = False
-    shape: ModelShape = field(default_factory=ModelShape)
-    curriculum: tuple[tuple[int, int, int], ...] = CURRICULUM
-    muon_lr: float = 4e-3
-    adam_lr: float = 2e-3
-    warmup_steps: int = 50
-    decay_share: float = 0.35
-    answer_weight: float = 1.5
-
-    @property
-    def steps(self) -> int:
-        return sum(steps for _, _, steps in self.curriculum)
-
-    def length_at(self, step: int) -> tuple[int, int]:
-        """Sequence length and batch of ``step``."""
-        for length, batch, steps in self.curriculum:
-            if step < steps:
-                return length, batch
-            step -= steps
-        raise ValueError(f"step: wanted below {self.steps}, got {self.steps + step}")
-
-    def rate_at(self, step: int) -> float:
-        """Factor on both learning rates: linear warm-up, flat, then linear decay to a tenth."""
-        warm = min(1.0, (step + 1) / self.warmup_steps)
-        left = (self.steps - step) / max(1, round(self.steps * self.decay_share))
-        return warm * max(0.05, min(1.0, left))
+class TrainingError(RuntimeError):
+    """Training cannot go on: the loss is no number, or there is nothing to learn from."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +41,9 @@ class Progress:
     text_nll: float
     answer_nll: float
     answer_accuracy: float
-    tokens_per_second: float
+    #: Mean over the layers of the index branches' loss, nats; None where none learns.
+    index_kl: float | None
+    phase: str
 
 
 def weighted_loss(
@@ -119,28 +81,52 @@ class Trainer:
         plan: what to train.
         corpus: text to train on; None reads the standard library.
         device: a torch device.
+        start: the model that a plan with ``start`` goes on from; it is trained in place.
+
+    Raises:
+        ValueError: the plan wants a start and there is none, or the other way round.
     """
 
-    def __init__(self, plan: TrainingPlan, *, corpus: Corpus | None, device: str) -> None:
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        *,
+        corpus: Corpus | None,
+        device: str,
+        start: Network | None = None,
+    ) -> None:
+        if bool(plan.start) != (start is not None):
+            raise ValueError(
+                f"start: wanted {'a model' if plan.start else 'none'} for this plan, "
+                f"got {'none' if start is None else 'one'}"
+            )
         torch.manual_seed(plan.seed)
         self.plan = plan
         self.corpus = corpus or load_corpus()
         self.device = torch.device(device)
-        self.model = build_model(plan.shape, plain_start=plan.plain_start).to(self.device)
+        made = build_model(plan.shape, plain_start=plan.plain_start) if start is None else start
+        self.model: Network = made.to(self.device)
+        self.model.requires_grad_(True)
         self.model.train()
         matrices: list[Tensor] = []
         rest: list[Tensor] = []
         for name, parameter in self.model.named_parameters():
             is_matrix = parameter.ndim == 2 and "embed" not in name
             (matrices if is_matrix else rest).append(parameter)
+        self.own = [*matrices, *rest]
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.Muon(matrices, lr=plan.muon_lr, weight_decay=0.0),
             torch.optim.AdamW(rest, lr=plan.adam_lr, weight_decay=0.0, betas=(0.9, 0.95)),
         ]
-        self.base_rates = (plan.muon_lr, plan.adam_lr)
+        self.base_rates: tuple[float, ...] = (plan.muon_lr, plan.adam_lr)
+        self.index: IndexTraining | None = None
+        if plan.index is not None:
+            self.index = IndexTraining(self.model, plan.index, theta=plan.shape.rope_theta)
+            self.optimizers.append(self.index.optimizer)
+            self.base_rates += (plan.index.lr,)
         self.step = 0
         #: Means over every ``LOG_EVERY`` steps.
-        self.log: list[dict[str, float]] = []
+        self.log: list[dict[str, float | str | None]] = []
         self._since_log: list[Progress] = []
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -153,24 +139,38 @@ class Trainer:
         return tokens.to(self.device), kinds.to(self.device)
 
     def run(self) -> Iterator[Progress]:
-        """Train from the current step to the end, yielding after every step."""
+        """Train from the current step to the end, yielding after every step.
+
+        Raises:
+            TrainingError: the loss is no finite number; the last checkpoint is as good as before.
+        """
         while self.step < self.plan.steps:
-            started = time.perf_counter()
             tokens, kind = self.batch(self.step)
+            phase = self.plan.phase_at(self.step)
             for optimizer, rate in zip(self.optimizers, self.base_rates, strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = rate * self.plan.rate_at(self.step)
                 optimizer.zero_grad(set_to_none=True)
+            if self.index is not None:
+                self.index.enter(phase)
             logits = self.model(tokens, use_cache=False).logits
             loss, text, answer, right = weighted_loss(logits, tokens, kind, self.plan.answer_weight)
+            index_kl = None
+            if self.index is not None:
+                loss = loss + self.index.alignment.total()
+                index_kl = self.index.mean_loss()
             if not math.isfinite(loss.item()):
-                raise FloatingPointError(f"training loss at step {self.step}: got {loss.item()}")
+                raise TrainingError(
+                    f"step {self.step}: wanted a finite loss, got {loss.item()} (text "
+                    f"{text.item():.3f}, answers {answer.item():.3f}, index branch {index_kl})"
+                )
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(self.own, 1.0)
+            if self.index is not None:
+                torch.nn.utils.clip_grad_norm_(self.index.parameters, 1.0)
             for optimizer in self.optimizers:
                 optimizer.step()
             self.step += 1
-            seconds = time.perf_counter() - started
             progress = Progress(
                 step=self.step,
                 steps=self.plan.steps,
@@ -178,30 +178,39 @@ class Trainer:
                 text_nll=text.item(),
                 answer_nll=answer.item(),
                 answer_accuracy=right.item(),
-                tokens_per_second=tokens.numel() / seconds,
+                index_kl=index_kl,
+                phase=phase,
             )
             self._note(progress)
             yield progress
 
+    def finish(self) -> Network:
+        """The model, in evaluation mode and with the attention it came with."""
+        if self.index is not None:
+            self.index.leave()
+        return self.model.eval()
+
     def _note(self, progress: Progress) -> None:
         self._since_log.append(progress)
-        if len(self._since_log) == LOG_EVERY or progress.step == self.plan.steps:
-            means = {
-                name: round(
-                    sum(getattr(p, name) for p in self._since_log) / len(self._since_log), 4
-                )
-                for name in ("text_nll", "answer_nll", "answer_accuracy")
-            }
-            self.log.append({"step": progress.step, "length": progress.length, **means})
-            self._since_log = []
+        if len(self._since_log) < LOG_EVERY and progress.step < self.plan.steps:
+            return
+        line: dict[str, float | str | None] = {"step": progress.step, "length": progress.length}
+        line["phase"] = progress.phase
+        for name in ("text_nll", "answer_nll", "answer_accuracy", "index_kl"):
+            values = [getattr(p, name) for p in self._since_log]
+            known = [value for value in values if value is not None]
+            line[name] = round(sum(known) / len(known), 4) if known else None
+        self.log.append(line)
+        self._since_log = []
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file appears whole or not at all."""
         state = {
-            "plan": json.dumps(asdict(self.plan)),
+            "plan": self.plan.as_json(),
             "corpus": self.corpus.sha256,
             "step": self.step,
             "log": self.log,
+            "since_log": [asdict(p) for p in self._since_log],
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
@@ -213,17 +222,30 @@ class Trainer:
         """Continue from a checkpoint of the same plan and text.
 
         Raises:
-            ValueError: the checkpoint is of another plan or of other text.
+            ValueError: it is no whole checkpoint, or one of another plan or of other text.
         """
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        wanted = (json.dumps(asdict(self.plan)), self.corpus.sha256)
-        if (state["plan"], state["corpus"]) != wanted:
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            plan, corpus = str(state["plan"]), str(state["corpus"])
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # of a broken file, torch raises whatever it meets
             raise ValueError(
-                f"checkpoint {path}: wanted one of plan {wanted[0]} and text {wanted[1][:12]}, "
-                f"got plan {state['plan']} and text {state['corpus'][:12]}"
+                f"checkpoint {path}: wanted one of a training run, got {type(error).__name__}: "
+                f"{str(error).splitlines()[0] if str(error) else ''}"
+            ) from error
+        if plan != self.plan.as_json():
+            raise ValueError(
+                f"checkpoint {path}: wanted one of this run, got {self.plan.differences(plan)}"
+            )
+        if corpus != self.corpus.sha256:
+            raise ValueError(
+                f"checkpoint {path}: wanted one of the text {self.corpus.sha256[:12]}, got one of "
+                f"{corpus[:12]}"
             )
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = int(state["step"])
         self.log = list(state["log"])
+        self._since_log = [Progress(**p) for p in state["since_log"]]

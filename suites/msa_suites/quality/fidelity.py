@@ -15,7 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msa_suites.models.attention import MsaSettings, Network, use_dense, use_msa
+from msa_suites.models.attention import (
+    MsaSettings,
+    Network,
+    settings_for,
+    use_dense,
+    use_msa,
+)
 from msa_suites.quality.errors import QualityInvalid
 from msa_suites.quality.evaluate import refuse_own
 from msa_suites.quality.items import load_items
@@ -125,9 +131,9 @@ def measure_fidelity(
     """
     from msa_suites.models.loading import EMBEDDED, load_model
 
-    chosen = MsaSettings.from_mapping(settings or {})
     model, tokenizer = load_model(model_dir or str(EMBEDDED), device=device, dtype=dtype)
     refuse_own(model)
+    chosen = settings_for(model, settings or {})
     rows = []
     for item in load_items("msa_perplexity", profile=profile)[::2][:limit]:
         found = compare_text(model, tokenizer.encode(item.prompt + item.answer), chosen)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msa_suites.models.attention import MsaSettings, Network, use_dense, use_msa
+from msa_suites.models.attention import Network, settings_for, use_dense, use_msa
 from msa_suites.quality.evaluate import refuse_own
 from msa_suites.quality.items import Item, load_items
 
@@ -82,9 +82,9 @@ def measure_positions(
     from msa.recording import Recorder
     from msa_suites.models.loading import EMBEDDED, load_model
 
-    chosen = MsaSettings.from_mapping(settings or {})
     model, tokenizer = load_model(model_dir or str(EMBEDDED), device=device, dtype=dtype)
     refuse_own(model)
+    chosen = settings_for(model, settings or {})
     items = load_items("msa_perplexity", profile=profile)[:TEXTS][:limit]
     rows: list[Row] = []
     for attention in attentions:

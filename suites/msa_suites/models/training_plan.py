@@ -1,0 +1,162 @@
+"""What decides the result of a training run: the routes, their steps and their rates.
+
+Three routes lead to a model (METHOD: the paper, training). ``dense`` has full attention from a
+start of its own. ``pt`` starts the same way and trains its index branch beside: first with full
+attention, then sparse. ``cpt`` goes on from a dense model: again first with full attention, then
+sparse. Dense training that goes on from a model (``dense`` with ``start``) is the control of
+``cpt``, at the same steps; ``pt`` reads as many tokens as both together.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from msa_suites.models.architecture import ModelShape
+
+#: (sequence length, sequences a step, steps).
+Curriculum = tuple[tuple[int, int, int], ...]
+
+#: About 2,000 tokens a step until 2,048.
+CURRICULUM: Curriculum = (
+    (128, 16, 400),
+    (256, 8, 700),
+    (512, 4, 600),
+    (1024, 2, 800),
+    (2048, 1, 500),
+    (4096, 1, 250),
+    (8192, 1, 100),
+)
+#: What a trained model goes on with: 19 % of all tokens (400 of 3,000 billion in the paper).
+CONTINUED: Curriculum = ((1024, 2, 200), (2048, 1, 500), (4096, 1, 80), (8192, 1, 20))
+
+ROUTES = ("dense", "pt", "cpt")
+
+
+@dataclass(frozen=True)
+class IndexPlan:
+    """How the index branch learns, and the MSA that it learns in.
+
+    Attributes:
+        warmup: first steps, with full attention and a loss over all that is visible.
+        index_dim: Di. One key head serves all groups, so it has room for the keys of both.
+        rotary_dim: rotated channels.
+        topk, block, sink_blocks, local_blocks: of the sparse steps.
+        coefficient: lambda; the paper does not publish it.
+        lr: of AdamW on the index branch.
+        detach: whether the loss stops at the inputs of the index projections.
+    """
+
+    warmup: int
+    index_dim: int = 64
+    rotary_dim: int = 32
+    topk: int = 4
+    block: int = 32
+    sink_blocks: int = 0
+    local_blocks: int = 1
+    coefficient: float = 1.0
+    lr: float = 5e-3
+    detach: bool = True
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that decides the result of a training run."""
+
+    seed: int = 0
+    plain_start: bool = False
+    shape: ModelShape = field(default_factory=ModelShape)
+    curriculum: Curriculum = CURRICULUM
+    muon_lr: float = 4e-3
+    adam_lr: float = 2e-3
+    warmup_steps: int = 50
+    decay_share: float = 0.35
+    answer_weight: float = 1.5
+    route: str = "dense"
+    #: SHA-256 of the weights that it goes on from; empty: from a start of its own.
+    start: str = ""
+    index: IndexPlan | None = None
+
+    @property
+    def steps(self) -> int:
+        return sum(steps for _, _, steps in self.curriculum)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are read in all."""
+        return sum(length * batch * steps for length, batch, steps in self.curriculum)
+
+    def length_at(self, step: int) -> tuple[int, int]:
+        """Sequence length and batch of ``step``."""
+        for length, batch, steps in self.curriculum:
+            if step < steps:
+                return length, batch
+            step -= steps
+        raise ValueError(f"step: wanted below {self.steps}, got {self.steps + step}")
+
+    def rate_at(self, step: int) -> float:
+        """Factor on all learning rates: linear warm-up, flat, then linear decay to a twentieth."""
+        warm = min(1.0, (step + 1) / self.warmup_steps)
+        left = (self.steps - step) / max(1, round(self.steps * self.decay_share))
+        return warm * max(0.05, min(1.0, left))
+
+    def phase_at(self, step: int) -> str:
+        """``dense``, or ``warmup`` or ``sparse`` where an index branch learns."""
+        if self.index is None:
+            return "dense"
+        return "warmup" if step < self.index.warmup else "sparse"
+
+    def as_json(self) -> str:
+        """Text that is equal where plans are; :meth:`differences` reads it."""
+        return json.dumps(asdict(self))
+
+    def differences(self, other: str) -> str:
+        """What ``other``, a plan of :meth:`as_json`, has otherwise, in words."""
+        try:
+            theirs: dict[str, Any] = json.loads(other)
+        except ValueError:
+            return "no plan at all"
+        own = json.loads(self.as_json())
+        return ", ".join(
+            f"{f.name} {theirs.get(f.name)!r} where {own[f.name]!r} is wanted"
+            for f in fields(self)
+            if theirs.get(f.name) != own[f.name]
+        )
+
+
+def plan_route(
+    route: str, *, seed: int = 0, plain_start: bool = False, start: str = ""
+) -> TrainingPlan:
+    """The plan of a route.
+
+    Args:
+        route: one of :data:`ROUTES`.
+        seed: of weights and of what is read.
+        plain_start: no constructed biases (the control run).
+        start: SHA-256 of the weights that training goes on from; empty for a start of its own.
+
+    Raises:
+        ValueError: no such route, ``cpt`` from nothing, or ``pt`` from something.
+    """
+    if route not in ROUTES:
+        raise ValueError(f"route: wanted one of {', '.join(ROUTES)}, got {route!r}")
+    if (route == "cpt" and not start) or (route == "pt" and start):
+        wanted = "a model to go on from" if route == "cpt" else "none to go on from"
+        raise ValueError(f"route {route}: wanted {wanted}, got {start or 'none'}")
+    plan = TrainingPlan(seed=seed, plain_start=plain_start, route=route, start=start)
+    if start:
+        # The rates of a run that goes on: a quarter of the first peak, falling all the way.
+        plan = replace(plan, curriculum=CONTINUED, muon_lr=1e-3, adam_lr=5e-4, decay_share=0.9)
+    if route == "cpt":
+        plan = replace(plan, index=IndexPlan(warmup=200))
+    if route == "pt":
+        # Up to 128 tokens four blocks of 32 are everything, so nothing is sparse there anyway.
+        plan = replace(plan, curriculum=_joined(), index=IndexPlan(warmup=400))
+    return plan
+
+
+def _joined() -> Curriculum:
+    """Both curricula as one, short sequences first: as many tokens of every length."""
+    more = {length: steps for length, _, steps in CONTINUED}
+    return tuple((length, batch, n + more.get(length, 0)) for length, batch, n in CURRICULUM)
