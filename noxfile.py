@@ -157,6 +157,13 @@ def sweep(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def reproduce(session: nox.Session) -> None:
+    """The experiments of the documents about MSA: `nox -s reproduce -- --out DIR`."""
+    install(session, "-e", ".")
+    bench(session, "reproduce", *session.posargs)
+
+
+@nox.session(default=False)
 def faults(session: nox.Session) -> None:
     """The fault matrix: known faults put into the code, and the gate that catches each."""
     install(session, "-e", ".")

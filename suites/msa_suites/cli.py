@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "conformance": "the correctness suite on one implementation",
     "cost": "what MSA costs on paper: equation 12, exact counts, bytes",
     "items": "RULER's tasks and plain text for a model's tokenizer, kept for its runs",
+    "reproduce": "the experiments of the documents about MSA, as one document with plots",
     "sweep": "perplexity and recall against budget and scorer",
     "faults": "put known faults into the code and show which gate catches each",
     "mutants": "change the method's code automatically and show what the gate kills",

@@ -59,6 +59,10 @@ def test_a_fault_of_ours_is_no_verdict(capsys):
         ([], "the following arguments are required: COMMAND"),
         (["list", "implementation"], "implementations"),
         (["train", "--out", "x", "--resume"], "wanted a checkpoint"),
+        (["train", "--out", "x", "--route", "pt", "--start", "y"], "wanted none for route pt"),
+        (["train", "--out", "x", "--start", "no/such/dir"], "wanted a model directory"),
+        (["train", "--out", "x", "--route", "cpt", "--plain-start"], "wanted no model"),
+        (["train", "--out", "x", "--text", "tests/msa"], "wanted at least 64 KiB"),
     ],
 )
 def test_bad_input_is_one_clear_error(capsys, argv, words, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from msa_suites.models.attention import (
 )
 from msa_suites.models.index import FILE, save_with_index
 from msa_suites.models.loading import ModelError, load_model
+from msa_suites.models.routes import checkpoint_of, load_start, train_route
 from msa_suites.models.ship import ship
 from msa_suites.models.text import Corpus
 from msa_suites.models.train import Trainer, TrainingError
@@ -221,3 +222,53 @@ class TestPlans:
             Trainer(CPT, corpus=CORPUS, device="cpu")
         with pytest.raises(ValueError, match="start: wanted none for this plan, got one"):
             Trainer(PT, corpus=CORPUS, device="cpu", start=start())
+
+
+class TestWholeRuns:
+    """What ``msa-bench train`` does."""
+
+    def go(self, out, plan=CPT, *, stop=None, resume=False):
+        def on_step(_, step):
+            if step.step == stop:
+                raise KeyboardInterrupt  # what was saved before is all that is left of the run
+
+        return train_route(
+            plan, out, corpus=CORPUS, device="cpu", start=start() if plan.start else None,
+            resume=resume, command="", on_step=on_step, contexts=1, lengths=[512],
+        )  # fmt: skip
+
+    def test_a_killed_run_goes_on_from_its_checkpoint(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("msa_suites.models.routes.CHECKPOINT_EVERY", 2)
+        self.go(tmp_path / "whole")
+        with pytest.raises(KeyboardInterrupt):
+            self.go(tmp_path / "killed", stop=5)  # one step after a checkpoint
+        with pytest.raises(ValueError, match="go on with --resume"):
+            self.go(tmp_path / "killed")
+        self.go(tmp_path / "killed", resume=True)
+        assert not checkpoint_of(tmp_path / "killed").exists()
+        for name in ("model.safetensors", FILE, "training.json"):
+            one, other = ((tmp_path / way / name).read_bytes() for way in ("whole", "killed"))
+            assert one == other, name
+
+    def test_another_configuration_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("msa_suites.models.routes.CHECKPOINT_EVERY", 2)
+        with pytest.raises(KeyboardInterrupt):
+            self.go(tmp_path / "m", stop=3)
+        with pytest.raises(ValueError, match="got seed 0 where 1 is wanted"):
+            self.go(tmp_path / "m", replace(CPT, seed=1), resume=True)
+
+    def test_a_start_of_another_kind(self, tmp_path):
+        made, _ = train(PT)
+        ship(made, tmp_path / "m", command="", contexts=1, lengths=[512])
+        with pytest.raises(ValueError, match=r"hidden_size 128, as this text .*, got 32"):
+            load_start("cpt", tmp_path / "m", device="cpu")
+        config = json.loads((tmp_path / "m" / "config.json").read_text())
+        (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "vocab_size": 300}))
+        with pytest.raises(ModelError):
+            load_start("dense", tmp_path / "m", device="cpu")
+
+    def test_the_embedded_model_is_where_cpt_begins(self):
+        model, sha = load_start("cpt", None, device="cpu")
+        assert model is not None
+        assert len(sha) == 64
+        assert load_start("dense", None, device="cpu") == (None, "")

@@ -16,12 +16,9 @@ from msa_suites.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from msa_suites.models.attention import Network
-    from msa_suites.models.train import Trainer
+    from msa_suites.models.train import Progress, Trainer
 
 ROUTES = ("dense", "pt", "cpt")
-#: Steps between two checkpoints, a multiple of what a line of the log sums up.
-CHECKPOINT_EVERY = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,75 +62,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     import torch
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
 
-    from msa_suites.models.ship import ship
+    from msa_suites.models.routes import CHECKPOINT_EVERY, load_start, train_route
     from msa_suites.models.text import load_corpus
-    from msa_suites.models.train import Trainer
     from msa_suites.models.training_plan import plan_route
 
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device: wanted a machine with CUDA for 'cuda', got none")
-    checkpoint = args.out.with_name(args.out.name + ".checkpoint")
-    if checkpoint.exists() and not args.resume:
-        raise ValueError(
-            f"--out: a checkpoint of an interrupted run is at {checkpoint}; "
-            "go on with --resume, or remove it"
-        )
-    if args.resume and not checkpoint.exists():
-        raise FileNotFoundError(f"--resume: wanted a checkpoint at {checkpoint}, got none")
-    start, sha = _start(args)
-    plan = plan_route(args.route, seed=args.seed, plain_start=args.plain_start, start=sha)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(plan, corpus=load_corpus(args.text), device=args.device, start=start)
-    if args.resume:
-        trainer.load(checkpoint)
-    _train(trainer, checkpoint)
-    recall = ship(trainer, args.out, command=_command(args), contexts=args.contexts)
-    checkpoint.unlink()
-    rows = [{"length": r.length, "recall": r.recall, "low": r.low, "high": r.high} for r in recall]
-    if args.json:
-        print_json({"model": str(args.out), "route": plan.route, "steps": plan.steps,
-                    "tokens": plan.tokens, "recall": rows})  # fmt: skip
-    else:
-        for row in rows:
-            print(f"recall at {row['length']}: {row['recall']:.3f}")
-        print(f"model written to {args.out}")
-    return 0
-
-
-def _start(args: argparse.Namespace) -> tuple[Network | None, str]:
-    """The model that training goes on from, and the hash of its weights."""
-    import hashlib
-
-    from msa_suites.models.architecture import ModelShape, build_config
-    from msa_suites.models.attention import INDEX_ENTRY
-    from msa_suites.models.loading import EMBEDDED, load_model
-
-    if args.start is not None and args.route == "pt":
-        raise ValueError(f"--start: wanted none for route pt, which begins anew, got {args.start}")
     if args.plain_start and (args.start is not None or args.route == "cpt"):
         raise ValueError("--plain-start: wanted no model that is gone on from, got one")
-    folder: Path | None = EMBEDDED if args.route == "cpt" and not args.start else args.start
-    if folder is None:
-        return None, ""
-    model, _ = load_model(str(folder), device=args.device)
-    wanted = build_config(ModelShape())
-    for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers"):
-        if getattr(model.config, name) != getattr(wanted, name):
-            raise ValueError(
-                f"--start: wanted a model with {name} {getattr(wanted, name)}, as this text and "
-                f"this plan have it, got {getattr(model.config, name)} in {folder}"
-            )
-    if hasattr(model.config, INDEX_ENTRY):
-        raise ValueError(f"--start: wanted a dense model, got one with an index branch in {folder}")
-    return model, hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-
-
-def _train(trainer: Trainer, checkpoint: Path) -> None:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+    start, sha = load_start(args.route, args.start, device=args.device)
+    plan = plan_route(args.route, seed=args.seed, plain_start=args.plain_start, start=sha)
     console = stderr_console()
     columns = (
         TextColumn("step {task.completed}/{task.total}"),
@@ -141,9 +84,10 @@ def _train(trainer: Trainer, checkpoint: Path) -> None:
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=trainer.plan.steps, completed=trainer.step)
-        for step in trainer.run():
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("", total=plan.steps)
+
+        def on_step(trainer: Trainer, step: Progress) -> None:
             index = "" if step.index_kl is None else f", index {step.index_kl:.3f}"
             bar.update(
                 task,
@@ -152,15 +96,33 @@ def _train(trainer: Trainer, checkpoint: Path) -> None:
                 f"recall {step.answer_accuracy:.2f}{index}",
             )
             if step.step % CHECKPOINT_EVERY == 0:
-                trainer.save(checkpoint)
-                last = trainer.log[-1]
                 said = ", ".join(
                     f"{name.replace('_', ' ')} {value}"
-                    for name, value in last.items()
+                    for name, value in trainer.log[-1].items()
                     if value is not None and name != "step"
                 )
                 console.print(f"step {step.step}: {said}")
-    trainer.save(checkpoint)
+
+        recall = train_route(
+            plan,
+            args.out,
+            corpus=load_corpus(args.text),
+            device=args.device,
+            start=start,
+            resume=args.resume,
+            command=_command(args),
+            on_step=on_step,
+            contexts=args.contexts,
+        )
+    rows = [{"length": r.length, "recall": r.recall, "low": r.low, "high": r.high} for r in recall]
+    if args.json:
+        told = {"model": str(args.out), "route": plan.route, "steps": plan.steps}
+        print_json({**told, "tokens": plan.tokens, "recall": rows})
+    else:
+        for row in rows:
+            print(f"recall at {row['length']}: {row['recall']:.3f}")
+        print(f"model written to {args.out}")
+    return 0
 
 
 def _command(args: argparse.Namespace) -> str:

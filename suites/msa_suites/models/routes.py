@@ -1,0 +1,116 @@
+"""From a route's name to a model directory: start, training with checkpoints, shipping."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msa_suites.models.architecture import ModelShape, build_config
+from msa_suites.models.attention import INDEX_ENTRY, Network
+from msa_suites.models.loading import EMBEDDED, load_model
+from msa_suites.models.probe import RecallRow
+from msa_suites.models.ship import LENGTHS, ship
+from msa_suites.models.text import Corpus
+from msa_suites.models.train import Progress, Trainer
+from msa_suites.models.training_plan import TrainingPlan
+
+#: Steps between two checkpoints.
+CHECKPOINT_EVERY = 100
+
+
+def checkpoint_of(out: Path) -> Path:
+    """Where the checkpoint of a run into ``out`` lies: beside it."""
+    return out.with_name(out.name + ".checkpoint")
+
+
+def load_start(route: str, folder: Path | None, *, device: str) -> tuple[Network | None, str]:
+    """The model that a route goes on from, and the hash of its weights.
+
+    Args:
+        route: ``cpt`` goes on from the embedded model unless another is named; ``dense`` goes on
+            from what is named, and has a start of its own without.
+        folder: a dense model's directory, or None.
+        device: a torch device.
+
+    Returns:
+        None and an empty text for a start of its own.
+
+    Raises:
+        ValueError: ``pt`` with a start; a model of another shape or vocabulary, or with an index
+            branch.
+        FileNotFoundError: there is no such model.
+    """
+    if folder is not None and route == "pt":
+        raise ValueError(f"--start: wanted none for route pt, which begins anew, got {folder}")
+    if folder is None and route == "cpt":
+        folder = EMBEDDED
+    if folder is None:
+        return None, ""
+    model, _ = load_model(str(folder), device=device)
+    wanted = build_config(ModelShape())
+    for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers"):
+        if getattr(model.config, name) != getattr(wanted, name):
+            raise ValueError(
+                f"--start: wanted a model with {name} {getattr(wanted, name)}, as this text and "
+                f"this plan have it, got {getattr(model.config, name)} in {folder}"
+            )
+    if hasattr(model.config, INDEX_ENTRY):
+        raise ValueError(f"--start: wanted a dense model, got one with an index branch in {folder}")
+    return model, hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def train_route(
+    plan: TrainingPlan,
+    out: Path,
+    *,
+    corpus: Corpus,
+    device: str,
+    start: Network | None,
+    resume: bool,
+    command: str,
+    on_step: Callable[[Trainer, Progress], None],
+    contexts: int = 16,
+    lengths: Sequence[int] = LENGTHS,
+) -> list[RecallRow]:
+    """Train to the end and ship.
+
+    Args:
+        plan: what to train.
+        out: receives the model directory; its checkpoint lies beside it until then.
+        corpus: text.
+        device: a torch device.
+        start: model that the plan goes on from.
+        resume: go on from the checkpoint.
+        command: what a reader types to train it again.
+        on_step: told of every step, after the checkpoint that may follow it.
+        contexts: contexts per length of the final recall.
+        lengths: of the final recall, in bytes.
+
+    Returns:
+        Recall by length.
+
+    Raises:
+        ValueError: a checkpoint is there without ``resume``, or is not of this run.
+        FileNotFoundError: ``resume`` without a checkpoint.
+        TrainingError: the loss is no finite number.
+    """
+    checkpoint = checkpoint_of(out)
+    if checkpoint.exists() and not resume:
+        raise ValueError(
+            f"--out: a checkpoint of an interrupted run is at {checkpoint}; "
+            "go on with --resume, or remove it"
+        )
+    if resume and not checkpoint.exists():
+        raise FileNotFoundError(f"--resume: wanted a checkpoint at {checkpoint}, got none")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(plan, corpus=corpus, device=device, start=start)
+    if resume:
+        trainer.load(checkpoint)
+    for step in trainer.run():
+        if step.step % CHECKPOINT_EVERY == 0 or step.step == plan.steps:
+            trainer.save(checkpoint)
+        on_step(trainer, step)
+    found = ship(trainer, out, command=command, contexts=contexts, lengths=lengths)
+    checkpoint.unlink()
+    return found
