@@ -12,6 +12,8 @@ from msa_suites.reproduction import SECTIONS, clock, picking, running
 from msa_suites.reproduction.estimates import mean, proportion
 from msa_suites.reproduction.setup import CannotRun, Setup
 
+#: Sections with a test of their own.
+ELSEWHERE = ("identity", "clock", "blindness", "routes", "ablations")
 QUICK = ["reproduce", "--quick", "--threads", "1"]
 
 
@@ -21,9 +23,9 @@ def run(out, *more):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, tiny_model_dir):
-    """All sections but those with a test of their own, measured once."""
+    """The sections that have no test of their own, measured once."""
     out = tmp_path_factory.mktemp("reproduction") / "out"
-    names = [name for name in SECTIONS if name not in ("identity", "clock", "blindness")]
+    names = [name for name in SECTIONS if name not in ELSEWHERE]
     model = ["--model", str(tiny_model_dir)]
     assert run(out, *model, *(word for name in names for word in ("--only", name))) == 0
     return out, names, model

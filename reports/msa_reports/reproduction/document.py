@@ -14,6 +14,7 @@ from msa_reports.reproduction import (
     identity,
     mass,
     recalling,
+    routes,
     scoring,
     selection,
     sources,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, Render] = {
     "blindness": scoring.blindness,
     "clock": clock.render,
     "selection": selection.render,
+    "routes": routes.render,
     "assumptions": assumptions.render,
 }
 

@@ -114,8 +114,10 @@ def load_model(
         check_directory(Path(model) / subfolder, tokenizer=tokenizer is None)
         if revision not in (None, "main"):
             raise ValueError(f"revision: wanted none of a directory, got {revision!r} of {model}")
-    if Path(model).resolve() == EMBEDDED.resolve():
-        shipped.check_sums(EMBEDDED)
+    if _is_path(model) and Path(model).resolve() in [
+        folder.resolve() for folder in (EMBEDDED, shipped.EMBEDDED_CPT)
+    ]:
+        shipped.check_sums(Path(model))
     source: dict[str, Any] = {"subfolder": subfolder, "trust_remote_code": trust_remote_code}
     if revision is not None:
         source["revision"] = revision

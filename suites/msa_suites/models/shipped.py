@@ -10,6 +10,8 @@ from pathlib import Path
 
 #: The model that ships with the suite.
 EMBEDDED = Path(__file__).parent / "embedded"
+#: The same, converted to MSA with a trained index branch.
+EMBEDDED_CPT = Path(__file__).parent / "embedded_cpt"
 SUMS = "SHA256SUMS"
 
 

@@ -146,8 +146,8 @@ def plan_route(
         raise ValueError(f"route {route}: wanted {wanted}, got {start or 'none'}")
     plan = TrainingPlan(seed=seed, plain_start=plain_start, route=route, start=start)
     if start:
-        # The rates of a run that goes on: a quarter of the first peak, falling all the way.
-        plan = replace(plan, curriculum=CONTINUED, muon_lr=1e-3, adam_lr=5e-4, decay_share=0.9)
+        # The rates of a run that goes on: half of the first peak, falling all the way.
+        plan = replace(plan, curriculum=CONTINUED, muon_lr=2e-3, adam_lr=1e-3, decay_share=0.9)
     if route == "cpt":
         plan = replace(plan, index=IndexPlan(warmup=200))
     if route == "pt":

@@ -15,5 +15,6 @@ SECTIONS: dict[str, str] = {
     "blindness": "msa_suites.reproduction.blindness",
     "clock": "msa_suites.reproduction.clock",
     "selection": "msa_suites.reproduction.selection",
+    "routes": "msa_suites.reproduction.routes",
     "assumptions": "msa_suites.reproduction.assumptions",
 }

@@ -103,6 +103,52 @@ LOG: tuple[tuple[str, str, str, str, str], ...] = (
         "clock",
     ),
     (
+        "What is the weight of the index branch's loss, lambda?",
+        "Not published.",
+        "1. Gradients of the index branch are clipped apart from the model's, and its optimiser "
+        "divides by their size.",
+        "None while the loss stops at the index branch; decisive where it does not.",
+        "ablations",
+    ),
+    (
+        "How long is the warm-up?",
+        "40 billion of 3 trillion tokens from scratch, 40 of the last 400 in a conversion.",
+        "200 of 800 steps of the conversion; from scratch the 400 steps up to 128 tokens, where "
+        "four blocks of 32 are everything anyway.",
+        "A longer share than theirs: in so few steps the branch must learn at all.",
+        "ablations",
+    ),
+    (
+        "How is the index branch optimised and started?",
+        "Not said.",
+        "AdamW at 5e-3, from a random start; the model's matrices with Muon.",
+        "A start from the model's own projections was not tried.",
+        "routes",
+    ),
+    (
+        "How many tokens does a conversion take, and at which rate?",
+        "400 billion after 2.6 trillion dense ones.",
+        "1.9 million after 8.0 million, at half of the first peak rate, falling. The dense control "
+        "goes on at the same steps and rates.",
+        "480 steps at a quarter of the peak ended 1.3 % worse in perplexity at k 4.",
+        "routes",
+    ),
+    (
+        "Which layers are sparse?",
+        "MiniMax-M3: all but the first three of 60.",
+        "All three of the embedded model.",
+        "The first layer looks at its neighbours by construction, and loses nothing.",
+        "routes",
+    ),
+    (
+        "Can the trained branch keep more attention than the training-free scorer?",
+        "Inferred in one document: at least as much.",
+        "Compared on the same model with the same forced blocks, and with each recipe's own.",
+        "Max-pooling bounds both: a branch that equals its teacher exactly does not rank blocks "
+        "by their mass either.",
+        "routes",
+    ),
+    (
         "What would it mean that groups specialise?",
         "One document asks whether it emerges at small scale; none defines it.",
         "Choices of two groups for one query differ more than those of one group for two "
