@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from method_worker import Local
 
 import msa.scorers
 from msa import fast, reference
-from msa_harness.protocol import resolved
 from msa_suites.method import (
     checks,
     checks_config,
@@ -54,23 +54,6 @@ def test_the_oracle_with_all_blocks_is_the_models_own_attention():
     torch.testing.assert_close(kept, dense, rtol=0, atol=1e-3)
     assert (dropped[:32] - kept[:32]).abs().max() < 1e-9
     assert (dropped[32:] - kept[32:]).abs().max() > 0.1
-
-
-class Local:
-    """A worker in this process."""
-
-    def __init__(self):
-        self.loaded = {"implementation": fast}
-
-    def load(self, handle, target):
-        module, _, name = target.partition(":")
-        found = importlib.import_module(module)
-        self.loaded[handle] = getattr(found, name) if name else found
-
-    def call(self, handle, operation="", args=(), kwargs=None):
-        found = self.loaded[handle]
-        called = getattr(found, operation) if operation else found
-        return called(*resolved(list(args), self.loaded.get), **(kwargs or {}))
 
 
 AROUND = {

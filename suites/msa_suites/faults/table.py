@@ -22,6 +22,7 @@ CATALOGUE = (
     "numbers",
     "backward",
     "index_loss",
+    "retrofit_index",
     "manners",
     "settings",
     "speed",

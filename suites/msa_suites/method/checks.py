@@ -53,7 +53,7 @@ def check_layer(worker: Worker) -> str:
     found = zip(out.split(_LENGTHS), selection.split(_LENGTHS), strict=True)
     for b, ((mine, ids), want) in enumerate(zip(found, rows, strict=True)):
         if problem := _rows_problem(f"sequence {b}", mine, ids, want.hidden, want):
-            return problem + _likely(partial(causes.of_layer, ids, hidden[b], weights, shape))
+            return problem + likely(partial(causes.of_layer, ids, hidden[b], weights, shape))
     return ""
 
 
@@ -104,11 +104,12 @@ def check_cache(worker: Worker) -> str:
                 chunks=(cut, before - cut, *_STEPS),
                 shortest=len(hidden[b]) - min(_LENGTHS),
             )
-            return problem + _likely(why)
+            return problem + likely(why)
     return ""
 
 
-def _likely(search: Callable[[], str]) -> str:
+def likely(search: Callable[[], str]) -> str:
+    """What a search for a cause says, to be added to a problem; never an error."""
     try:
         cause = search()
     except Exception as error:  # noqa: BLE001 - a guess must not end the suite

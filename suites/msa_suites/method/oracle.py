@@ -153,7 +153,7 @@ def layer(hidden: Tensor, weights: Mapping[str, Tensor], shape: Shape) -> Rows:
     for t in range(tokens):
         for g, (best, kept) in enumerate(choose(q_idx[t], k_idx[: t + 1], shape)):
             selection[t, g, : len(kept)] = torch.tensor(kept)
-            decided[t, g] = _is_decided(best, kept, shape)
+            decided[t, g] = is_decided(best, kept, shape)
             seen = torch.tensor([s for s in range(t + 1) if s // shape.block in kept])
             mine = slice(g * heads, (g + 1) * heads)
             weight = torch.softmax(q[t, mine] @ k[seen, g].T * shape.D**-0.5, -1)
@@ -161,7 +161,8 @@ def layer(hidden: Tensor, weights: Mapping[str, Tensor], shape: Shape) -> Rows:
     return Rows(out, out.flatten(1) @ weights["o_proj.weight"].double().T, decided, selection)
 
 
-def _is_decided(scores: Sequence[float], kept: Sequence[int], shape: Shape) -> bool:
+def is_decided(scores: Sequence[float], kept: Sequence[int], shape: Shape) -> bool:
+    """Whether no score of a block is close to the edge of the selection."""
     free = range(shape.sink_blocks, len(scores) - shape.local_blocks)
     chosen = [scores[b] for b in kept if b in free]
     dropped = [scores[b] for b in range(len(scores)) if b not in kept]

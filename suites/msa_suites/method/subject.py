@@ -148,6 +148,21 @@ def _soil(cache: Any, pages: int, block: int) -> None:  # noqa: ANN401 - the sub
         cache.release(request)
 
 
+def padded(
+    rows: Sequence[Sequence[int]], padding: str
+) -> tuple[Tensor, Tensor, Tensor, list[slice]]:
+    """Token ids, mask and positions ``[B, L]`` of rows, and where each row is."""
+    wide = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), wide, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    place = [
+        slice(wide - len(row), wide) if padding == "left" else slice(0, len(row)) for row in rows
+    ]
+    for b, row in enumerate(rows):
+        ids[b, place[b]], mask[b, place[b]] = torch.tensor(list(row)), 1
+    return ids, mask, (mask.cumsum(1) - 1).clamp_min(0), place
+
+
 class Retrofitted:
     """The embedded model with the subject's retrofit, asked for logits in several ways."""
 
@@ -191,21 +206,13 @@ class Retrofitted:
     ) -> list[Tensor]:
         from transformers import DynamicCache, StaticCache
 
-        wide = max(len(row) for row in rows)
-        ids = torch.zeros(len(rows), wide, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        place = [
-            slice(wide - len(row), wide) if padding == "left" else slice(0, len(row))
-            for row in rows
-        ]
-        for b, row in enumerate(rows):
-            ids[b, place[b]], mask[b, place[b]] = torch.tensor(list(row)), 1
+        ids, mask, position, place = padded(rows, padding)
+        wide = ids.shape[1]
         cache: Any = None
         if static:
             cache = StaticCache(config=self.model.config, max_cache_len=wide + 5)
         elif chunks:
             cache = DynamicCache(config=self.model.config)
-        position = (mask.cumsum(1) - 1).clamp_min(0)
         found, start = [], 0
         for size in chunks or (wide,):
             now = slice(start, start + size)
