@@ -8,12 +8,14 @@ from pathlib import Path
 from msa_harness.records import RunError, write_atomic
 from msa_reports.documents import Object
 from msa_reports.reproduction import (
+    ablations,
     assumptions,
     clock,
     cost,
     identity,
     mass,
     recalling,
+    relatives,
     routes,
     scoring,
     selection,
@@ -35,6 +37,8 @@ SECTIONS: dict[str, Render] = {
     "needles": recalling.needles,
     "scorers": scoring.scorers,
     "blindness": scoring.blindness,
+    "relatives": relatives.render,
+    "ablations": ablations.render,
     "clock": clock.render,
     "selection": selection.render,
     "routes": routes.render,

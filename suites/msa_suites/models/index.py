@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,12 @@ from torch import Tensor
 from msa_suites.models.attention import INDEX_ENTRY, Network
 from msa_suites.models.training_plan import IndexPlan
 
+if TYPE_CHECKING:
+    from msa.operations import Operations
+
 FILE = "index_branch.safetensors"
+#: The implementation that trains an index branch where no other is asked for.
+OPERATIONS = "msa.fast"
 
 
 class IndexTraining:
@@ -28,9 +33,17 @@ class IndexTraining:
         model: receives fresh index branches in every layer.
         plan: their sizes and rates.
         theta: base of the model's rotation.
+        operations: the implementation through which they learn.
     """
 
-    def __init__(self, model: Network, plan: IndexPlan, *, theta: float) -> None:
+    def __init__(
+        self,
+        model: Network,
+        plan: IndexPlan,
+        *,
+        theta: float,
+        operations: Operations | str = OPERATIONS,
+    ) -> None:
         from msa.alignment import Alignment
         from msa.retrofit import apply_retrofit
         from msa.retrofit_index import IndexShape, attach_index, index_branches
@@ -48,7 +61,7 @@ class IndexTraining:
         described = {"shape": asdict(shape), "settings": settings_of(plan)}
         setattr(model.config, INDEX_ENTRY, described)
         settings = RetrofitSettings(scorer="index", **settings_of(plan))
-        apply_retrofit(model, settings, operations="msa.fast", alignment=self.alignment)
+        apply_retrofit(model, settings, operations=operations, alignment=self.alignment)
 
     def enter(self, phase: str) -> None:
         """Let the next forward pass be one of ``warmup`` or ``sparse``."""

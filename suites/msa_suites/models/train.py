@@ -9,19 +9,22 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from msa_suites.models.architecture import build_model
 from msa_suites.models.attention import Network
-from msa_suites.models.index import IndexTraining
+from msa_suites.models.index import OPERATIONS, IndexTraining
 from msa_suites.models.text import Corpus, load_corpus
-from msa_suites.models.training_data import ANSWER, TEXT, make_sequence
+from msa_suites.models.training_data import make_sequence
+from msa_suites.models.training_loss import weighted_loss
 from msa_suites.models.training_plan import TrainingPlan
+
+if TYPE_CHECKING:
+    from msa.operations import Operations
 
 #: Steps that one line of the training log sums up.
 LOG_EVERY = 50
@@ -44,34 +47,8 @@ class Progress:
     #: Mean over the layers of the index branches' loss, nats; None where none learns.
     index_kl: float | None
     phase: str
-
-
-def weighted_loss(
-    logits: Tensor, tokens: Tensor, kind: Tensor, answer_weight: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean text cross-entropy plus ``answer_weight`` times the mean answer cross-entropy.
-
-    Args:
-        logits: ``[B, T, V]``.
-        tokens: int64 ``[B, T]``.
-        kind: uint8 ``[B, T]``, what each token counts as.
-        answer_weight: weight of the answers beside the text.
-
-    Returns:
-        total, text and answer loss in nats, and the share of answer bytes predicted right.
-    """
-    flat = logits[:, :-1].reshape(-1, logits.shape[-1]).float()
-    target = tokens[:, 1:].reshape(-1)
-    target_kind = kind[:, 1:].reshape(-1)
-    nll = F.cross_entropy(flat, target, reduction="none")
-    is_text, is_answer = target_kind == TEXT, target_kind == ANSWER
-    text = nll[is_text].mean()
-    if not bool(is_answer.any()):
-        nothing = torch.zeros((), device=logits.device)
-        return text, text, nothing, nothing
-    answer = nll[is_answer].mean()
-    right = (flat[is_answer].argmax(-1) == target[is_answer]).float().mean()
-    return text + answer_weight * answer, text, answer, right
+    #: Of the model's own parameters, before it is clipped; None in checkpoints without it.
+    grad_norm: float | None = None
 
 
 class Trainer:
@@ -82,6 +59,7 @@ class Trainer:
         corpus: text to train on; None reads the standard library.
         device: a torch device.
         start: the model that a plan with ``start`` goes on from; it is trained in place.
+        operations: the implementation through which an index branch learns.
 
     Raises:
         ValueError: the plan wants a start and there is none, or the other way round.
@@ -94,6 +72,7 @@ class Trainer:
         corpus: Corpus | None,
         device: str,
         start: Network | None = None,
+        operations: Operations | str = OPERATIONS,
     ) -> None:
         if bool(plan.start) != (start is not None):
             raise ValueError(
@@ -121,7 +100,9 @@ class Trainer:
         self.base_rates: tuple[float, ...] = (plan.muon_lr, plan.adam_lr)
         self.index: IndexTraining | None = None
         if plan.index is not None:
-            self.index = IndexTraining(self.model, plan.index, theta=plan.shape.rope_theta)
+            self.index = IndexTraining(
+                self.model, plan.index, theta=plan.shape.rope_theta, operations=operations
+            )
             self.optimizers.append(self.index.optimizer)
             self.base_rates += (plan.index.lr,)
         self.step = 0
@@ -165,7 +146,7 @@ class Trainer:
                     f"{text.item():.3f}, answers {answer.item():.3f}, index branch {index_kl})"
                 )
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.own, 1.0)
+            grad_norm = torch.nn.utils.clip_grad_norm_(self.own, 1.0)
             if self.index is not None:
                 torch.nn.utils.clip_grad_norm_(self.index.parameters, 1.0)
             for optimizer in self.optimizers:
@@ -180,6 +161,7 @@ class Trainer:
                 answer_accuracy=right.item(),
                 index_kl=index_kl,
                 phase=phase,
+                grad_norm=grad_norm.item(),
             )
             self._note(progress)
             yield progress

@@ -13,6 +13,8 @@ SECTIONS: dict[str, str] = {
     "needles": "msa_suites.reproduction.needles",
     "scorers": "msa_suites.reproduction.scorers",
     "blindness": "msa_suites.reproduction.blindness",
+    "relatives": "msa_suites.reproduction.relatives",
+    "ablations": "msa_suites.reproduction.ablations",
     "clock": "msa_suites.reproduction.clock",
     "selection": "msa_suites.reproduction.selection",
     "routes": "msa_suites.reproduction.routes",
