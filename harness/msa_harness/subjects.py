@@ -125,9 +125,16 @@ def merge_base_with_main(repo: Path, head: str = "HEAD") -> str:
     )
 
 
-def is_dirty(repo: Path) -> bool:
-    """Whether the working tree differs from its commit, untracked files included."""
-    return bool(_git(repo, "status", "--porcelain", "--untracked-files=normal"))
+def is_dirty(repo: Path, *, besides: Sequence[Path] = ()) -> bool:
+    """Whether the working tree differs from its commit, untracked files included.
+
+    Args:
+        repo: a checkout.
+        besides: files and folders inside it that may differ, absolute.
+    """
+    others = [f":(exclude){path.relative_to(repo)}" for path in besides]
+    paths = ["--", ".", *others] if others else []
+    return bool(_git(repo, "status", "--porcelain", "--untracked-files=normal", *paths))
 
 
 def show(repo: Path, rev: str, path: str) -> str:

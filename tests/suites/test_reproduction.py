@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 
 import pytest
 import torch
@@ -215,3 +216,23 @@ def test_jaccard_of_equal_disjoint_and_empty_sets():
 def test_a_set_up_without_progress_is_silent(tmp_path, capsys):
     Setup(out=tmp_path).say("nobody hears it")
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_the_run_itself_writes_is_no_change_of_the_code(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    (tmp_path / "code").write_text("1")
+    git("add", ".")
+    git("-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "c")
+    monkeypatch.setattr("msa_suites.plan.here", lambda: tmp_path)
+    out = tmp_path / "published" / "r"
+    out.mkdir(parents=True)
+    (out / "x.svg").write_text("")
+    out.with_suffix(".md").write_text("")
+    assert running._commit(out)["dirty"] is False
+    assert running._commit(tmp_path / "elsewhere")["dirty"] is True
+    (tmp_path / "code").write_text("2")
+    assert running._commit(out)["dirty"] is True
+    assert running._commit(tmp_path.parent / "outside")["dirty"] is True

@@ -105,7 +105,7 @@ def measure(setup: Setup, sections: Iterable[str], *, resume: bool) -> Iterator[
     chosen = [name for name in SECTIONS if name in set(sections)]
     about = describe(setup)
     kept = {name: _kept(setup, name, about, resume=resume) for name in chosen}
-    place = _commit()
+    place = _commit(setup.out)
     folder = setup.out / DATA
     folder.mkdir(parents=True, exist_ok=True)
     for name in chosen:
@@ -170,11 +170,18 @@ def _kept(setup: Setup, name: str, about: dict[str, Any], *, resume: bool) -> bo
     return done
 
 
-def _commit() -> dict[str, Any]:
+def _commit(out: Path) -> dict[str, Any]:
+    """The commit of the code; what this run itself writes is no change of it."""
     from msa_harness.subjects import SubjectError, is_dirty, resolve_revision
     from msa_suites.plan import here
 
-    if (here() / ".git").exists():
+    root = here().resolve()
+    written = [out, out.with_name(f"{out.name}.md")]
+    own = [path for path in written if path.is_relative_to(root)]
+    if (root / ".git").exists():
         with contextlib.suppress(SubjectError):
-            return {"commit": resolve_revision(here(), "HEAD"), "dirty": is_dirty(here())}
+            return {
+                "commit": resolve_revision(root, "HEAD"),
+                "dirty": is_dirty(root, besides=own),
+            }
     return {"commit": "", "dirty": False}
