@@ -169,6 +169,7 @@ def apply_retrofit(
     active = Active(found, recorder, before, alignment)
     active.hooks += feed_index(
         model,
+        layers,
         active.index,
         wanted=lambda: config.msa_scorer in TRAINED,
         detach=lambda: alignment is None or alignment.detach,

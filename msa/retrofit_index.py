@@ -51,6 +51,11 @@ def attach_index(model: nn.Module, shape: IndexShape, layers: Iterable[int]) -> 
         ValueError: there is no such layer, it has an index branch already, or sizes do not fit.
     """
     attentions = _attentions(model)
+    if not attentions:
+        raise ValueError(
+            "model: wanted attention modules with layer_idx and o_proj, as the families of Llama, "
+            f"Qwen, Mistral, Gemma and MiniMax have them, got none in {type(model).__name__}"
+        )
     config: Any = model.config
     config = config.get_text_config(decoder=True)
     for layer in layers:
@@ -133,6 +138,7 @@ class _CacheWithIndexKeys:
 
 def feed_index(
     model: nn.Module,
+    layers: Iterable[int],
     pending: dict[int, tuple[Tensor, Tensor]],
     *,
     wanted: Callable[[], bool],
@@ -142,6 +148,7 @@ def feed_index(
 
     Args:
         model: with index branches.
+        layers: those that attend sparsely; a branch in any other layer rests.
         pending: receives, by layer, index queries ``[B, Hkv, L, Di]`` and the index keys of all
             tokens so far ``[B, 1, S, Di]``.
         wanted: whether this forward pass uses the index branch.
@@ -178,5 +185,5 @@ def feed_index(
 
         return attention.register_forward_pre_hook(before, with_kwargs=True)
 
-    attentions = _attentions(model)
-    return [watch(i, branch, attentions[i]) for i, branch in index_branches(model).items()]
+    attentions, branches = _attentions(model), index_branches(model)
+    return [watch(i, branches[i], attentions[i]) for i in layers if i in branches]

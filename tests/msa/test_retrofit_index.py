@@ -185,6 +185,25 @@ class TestErrors:
         with apply_retrofit(indexed(layers=(1,)), settings, operations=reference) as made:
             assert made.sparse_layers == (1,)
 
+    def test_a_branch_of_a_dense_layer_rests(self):
+        model, cache = indexed(), None
+        settings = RetrofitSettings(block=4, topk=3, scorer="index", dense_layers=(0,))
+        with apply_retrofit(model, settings, operations=reference), torch.no_grad():
+            cache = new_cache(model, "dynamic")
+            model(tokens(1, 30), past_key_values=cache)
+        # One head more for index keys, where the branch is asked.
+        assert [layer.keys.shape[1] for layer in cache.layers] == [2, 3, 3]
+
+    def test_a_family_without_a_place_for_it(self):
+        from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+        config = GPTNeoXConfig(
+            vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=8,
+        )  # fmt: skip
+        with pytest.raises(ValueError, match=r"wanted attention modules .*GPTNeoXForCausalLM"):
+            attach_index(GPTNeoXForCausalLM(config), IndexShape(), (0,))
+
     def test_nothing_to_train(self):
         settings = RetrofitSettings(block=4, topk=3)
         with pytest.raises(ValueError, match="alignment: wanted a scorer of index"):

@@ -82,7 +82,7 @@ def test_the_routes_stand_beside_the_paper():
     [
         (0.002, "keeps more of the attention than"),
         (-0.002, "keeps less of the attention than"),
-        (0.0005, "keeps as much of the attention, within the interval, as"),
+        (0.0005, "is not told apart, by the attention it keeps, from"),
     ],
 )
 def test_what_follows_is_what_was_measured(difference, words):

@@ -103,18 +103,18 @@ def test_all_rules_speak_in_order():
 
 def test_a_layer_is_read_from_a_folder(tmp_path):
     file = tmp_path / "config.json"
-    assert check._layer(None) is None
-    assert check._layer(str(tmp_path)) is None
+    assert check._layer(check._config(None)) is None
+    assert check._layer(check._config(str(tmp_path))) is None
     file.write_text(json.dumps({"model_type": "other"}))
-    assert check._layer(str(tmp_path)) is None
+    assert check._layer(check._config(str(tmp_path))) is None
     file.write_text("{")
-    assert check._layer(str(tmp_path)) is None
+    assert check._layer(check._config(str(tmp_path))) is None
     heads = {"num_attention_heads": 16, "num_key_value_heads": 2, "hidden_size": 2048}
     file.write_text(json.dumps(heads))
-    assert check._layer(str(tmp_path)) == QWEN
+    assert check._layer(check._config(str(tmp_path))) == QWEN
     text = {**heads, "head_dim": 64, "sparse_attention_config": {"sparse_index_dim": 32}}
     file.write_text(json.dumps({"text_config": text}))
-    assert check._layer(str(tmp_path)) == {**QWEN, "dim": 64, "index_dim": 32}
+    assert check._layer(check._config(str(tmp_path))) == {**QWEN, "dim": 64, "index_dim": 32}
 
 
 def parsed(*options):
@@ -209,3 +209,25 @@ def test_a_check_advises_and_measures_what_was_configured(
         assert document["advice"][0]["level"] == "warning"
         assert {"verdict", "series"} <= document.keys()
     assert "advice" not in capsys.readouterr().err
+
+
+def test_a_model_with_a_branch_is_advised_on_its_own_settings():
+    """Not on those of the training-free retrofit: one block forced, an index dim of its own."""
+    from argparse import Namespace
+
+    from msa_suites.commands import check
+    from msa_suites.models.shipped import EMBEDDED_CPT
+
+    args = Namespace(msa="topk=1", context=4096, items=None, model=str(EMBEDDED_CPT))
+    texts = {one.rule: one for one in check._advice(args)}  # with a sink, k 1 would be refused
+    assert "index" in texts["pooling"].text
+    layer = check._layer(check._config(str(EMBEDDED_CPT)))
+    assert layer == {"q_heads": 4, "kv_heads": 2, "dim": 32, "index_dim": 64}
+
+
+def test_a_configuration_that_is_none_tells_nothing(tmp_path):
+    from msa_suites.commands import check
+
+    for text in ("[1]", "{", '{"text_config": null}'):
+        (tmp_path / "config.json").write_text(text)
+        assert check._layer(check._config(str(tmp_path))) is None

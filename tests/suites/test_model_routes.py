@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from msa.retrofit_index import index_state
 from msa_suites.models.architecture import ModelShape, build_model
@@ -146,9 +147,15 @@ def test_a_saved_branch_that_does_not_fit(tmp_path):
     made, _ = train(PT)
     ship(made, tmp_path / "m", command="", contexts=1, lengths=[512])
     whole = (tmp_path / "m" / FILE).read_bytes()
+    (tmp_path / "whole").write_bytes(whole)
     (tmp_path / "m" / FILE).write_bytes(whole[:100])
     with pytest.raises(ModelError, match=r"index branch .*wanted the weights"):
         load_model(str(tmp_path / "m"))
+    broken = {name: x * torch.nan for name, x in load_file(tmp_path / "whole").items()}
+    for weights in (broken, {}):
+        save_file(weights, tmp_path / "m" / FILE)
+        with pytest.raises(ModelError, match="wanted finite weights, got none or others"):
+            load_model(str(tmp_path / "m"))
     (tmp_path / "m" / FILE).unlink()
     with pytest.raises(ModelError, match=FILE):
         load_model(str(tmp_path / "m"))
@@ -156,6 +163,9 @@ def test_a_saved_branch_that_does_not_fit(tmp_path):
     config = tmp_path / "m" / "config.json"
     config.write_text(config.read_text().replace('"index_dim": 8', '"index_dim": 16'))
     with pytest.raises(ModelError, match=r"k_norm.weight: wanted \[16\], got \[8\]"):
+        load_model(str(tmp_path / "m"))
+    config.write_text(config.read_text().replace('"topk": 2', '"topk": 0'))
+    with pytest.raises(ModelError, match="topk: wanted an int above 0"):
         load_model(str(tmp_path / "m"))
 
 
@@ -172,6 +182,16 @@ def test_a_loss_that_is_no_number_stops_with_the_step():
     with pytest.raises(TrainingError, match=r"step 1: wanted a finite loss, got nan"):
         for _ in made.run():
             pass
+
+
+def test_a_gradient_that_is_no_number_is_never_saved():
+    made = trainer(CPT)
+    weight = made.model.model.layers[1].self_attn.q_proj.weight
+    before = weight.detach().clone()
+    weight.register_hook(lambda grad: grad * torch.nan)
+    with pytest.raises(TrainingError, match=r"step 0: wanted finite gradients, got norms \[nan"):
+        next(made.run())
+    assert torch.equal(weight, before)
 
 
 def test_checkpoints_that_are_not_of_this_run(tmp_path):
@@ -249,6 +269,14 @@ class TestWholeRuns:
         for name in ("model.safetensors", FILE, "training.json"):
             one, other = ((tmp_path / way / name).read_bytes() for way in ("whole", "killed"))
             assert one == other, name
+
+    def test_a_folder_with_something_in_it_is_not_written_over(self, tmp_path):
+        (tmp_path / "m").mkdir()
+        (tmp_path / "m" / "mine").write_text("")
+        with pytest.raises(ValueError, match="--out: wanted a folder that is empty"):
+            self.go(tmp_path / "m")
+        with pytest.raises(ValueError, match="--out: wanted a folder that is empty"):
+            self.go(tmp_path / "m" / "mine")
 
     def test_another_configuration_is_refused(self, tmp_path, monkeypatch):
         monkeypatch.setattr("msa_suites.models.routes.CHECKPOINT_EVERY", 2)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from msa_suites.models import routes as training
+from msa_suites.models.shipped import EMBEDDED_CPT
+from msa_suites.models.text import Corpus
 from msa_suites.reproduction import routes
 from msa_suites.reproduction.setup import CannotRun, Setup
+
+NOTHING = np.zeros(0, np.uint8)
 
 
 @pytest.fixture
@@ -52,15 +57,19 @@ def test_an_interrupted_training_goes_on(setup, monkeypatch):
 def test_a_model_of_another_plan_is_no_stand_in(setup):
     folder = routes._model(setup, "full")
     record = json.loads((folder / "training.json").read_text())
-    record["plan"]["seed"] = 9
-    (folder / "training.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"models/full: wanted a model of plan .*got one of"):
-        routes._model(setup, "full")
+    other_plan = {**record, "plan": {**record["plan"], "seed": 9}}
+    for other in (other_plan, {**record, "text_sha256": "0" * 64}):
+        (folder / "training.json").write_text(json.dumps(other))
+        with pytest.raises(ValueError, match=r"models/full: wanted a model of plan .*got one of"):
+            routes._model(setup, "full")
 
 
 def test_the_shipped_model_is_that_of_the_plan(tmp_path, monkeypatch):
     """Else the section would train it again, half an hour of it, without need."""
     monkeypatch.setattr(training, "train_route", refuse)
+    shipped = json.loads((EMBEDDED_CPT / "training.json").read_text())
+    there = Corpus(NOTHING, NOTHING, shipped["text_sha256"])  # that of the Python it was trained on
+    monkeypatch.setattr("msa_suites.models.text.load_corpus", lambda: there)
     whole = Setup(out=tmp_path / "out")
     folder = routes._model(whole, "cpt")
     assert folder.name == "embedded_cpt"

@@ -208,21 +208,28 @@ def _before(start: Object) -> Table:
     return Table("The dense model before any of it", columns, rows)
 
 
+#: Measures whose differences are told.
+_TOLD = ("text_nll", "answers", "mass")
+
+
 def _meaning(rows: Mapping[str, Row], seeds: int) -> str:
     """What differs, by measure; the rest is said not to."""
     trained = [row for row in rows.values() if row.group == "training"]
     if any(one.says == TOO_FEW for row in trained for one in row.differences.values()):
         return f"With {plural(seeds, 'seed')} nothing can be said of differences."
     said = []
-    for measure in ("text_nll", "answers", "mass"):
+    for measure in _TOLD:
         found = [
             f"{markdown(label(row.name))} ({row.differences[measure].text(sign=True)})"
             for row in trained
             if measure in row.differences and row.differences[measure].says == DIFFERS
         ]
         said.append(f"{MEASURES[measure]}: {', '.join(found) if found else 'nothing'}")
+    asked = sum(measure in row.differences for row in trained for measure in _TOLD)
     return (
         "Of what was trained otherwise, these differ from the base in each of "
-        f"{plural(seeds, 'seed')}: {'; '.join(said)}. For everything else no difference was seen "
-        "at this size, which does not mean that there is none at yours."
+        f"{plural(seeds, 'seed')}: {'; '.join(said)}. Chance alone makes {plural(seeds, 'seed')} "
+        f"agree {2.0 ** (1 - seeds):.0%} of the time, about {asked * 2.0 ** (1 - seeds):.0f} of "
+        f"these {asked} differences, so a small one is no finding. For everything else no "
+        "difference was seen at this size, which does not mean that there is none at yours."
     )

@@ -51,8 +51,8 @@ MiniMax Sparse Attention (MSA) lets each query attend to the k blocks of keys th
 instead of to all. Documents about it claim that this saves most of the work and loses next to
 nothing, and say where that stops being true. Here their experiments are run again on models of
 this repository. Each section has the claim, the published figures beside ours with the reason why
-they differ, plots, and what follows for someone who builds with it. No figure of our own was
-written by hand: all come from the data beside this page.
+they differ, plots, and what follows for someone who builds with it. Our figures in tables and
+plots come from the data beside this page.
 """
 
 

@@ -103,7 +103,8 @@ def _ranked(rows: Sequence[Row]) -> str:
     ]
     apart = f"below {markdown(first.name)} beyond the intervals: {', '.join(beaten)}"
     return (
-        f"At {least} tokens: {listed}; {apart if beaten else 'no intervals are apart'}. Without "
+        f"At {least} tokens: {listed}; {apart if beaten else 'no intervals are apart'} (Wilson's, "
+        "which take the questions of one context for independent). Without "
         "training the order is one of scores and block sizes on this model; a trained method may "
         "stand elsewhere."
     )

@@ -223,10 +223,10 @@ def _meaning(choices: Sequence[Object]) -> str:
         if low > 0
         else "keeps less of the attention than"
         if high < 0
-        else "keeps as much of the attention, within the interval, as"
+        else "is not told apart, by the attention it keeps, from"
     )
     return (
         f"At k 4 the trained branch {told} the training-free scorer on the same model, and needs "
-        "none of the main branch's queries and keys: that is what makes a decode step cheap. Its "
-        "quality is in the model that learned with it, not in the ranking alone."
+        "none of the main branch's queries and keys, which is what makes a decode step cheap. The "
+        "table says what its choices cost in perplexity."
     )

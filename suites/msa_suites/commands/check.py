@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msa_suites.commands import options, own_items
 
@@ -97,31 +97,42 @@ def _advice(args: argparse.Namespace) -> list[Advice]:
     """
     from msa.checks import require_budget
     from msa_suites.advice import advise
-    from msa_suites.models.attention import MsaSettings
-    from msa_suites.quality.suite import SETTINGS
+    from msa_suites.models.attention import INDEX_ENTRY, MsaSettings
     from msa_suites.ruler.evaluate import PAPER
 
     if args.msa is None and args.context is None:
         return []
     own = own_items.msa_settings(args.msa)
-    settings = MsaSettings.from_mapping({**(PAPER if args.items else SETTINGS), **own})
+    config = _config(args.model)
+    trained = config.get(INDEX_ENTRY)
+    if isinstance(trained, dict):
+        own = {"scorer": "index", **trained.get("settings", {}), **own}
+    settings = MsaSettings.from_mapping({**(PAPER if args.items else {}), **own})
     require_budget(settings.topk, settings.local_blocks, settings.sink_blocks)
-    return advise(settings, context=args.context, layer=_layer(args.model))
+    return advise(settings, context=args.context, layer=_layer(config))
 
 
-def _layer(model: str | None) -> dict[str, int] | None:
-    """Sizes of a layer, of a model that is a directory here; None for any other.
-
-    The index branch is the model's own, or the retrofit's: a group's mean query on its keys.
-    """
+def _config(model: str | None) -> dict[str, Any]:
+    """The configuration of a model that is a directory here; empty for any other."""
     file = Path(model or "") / "config.json"
     if not model or not file.is_file():
-        return None
+        return {}
     try:
         config = json.loads(file.read_text())
     except ValueError:
-        return None  # loading the model will say what is wrong with it
-    config = config.get("text_config", config)
+        return {}  # loading the model will say what is wrong with it
+    return config if isinstance(config, dict) else {}
+
+
+def _layer(config: dict[str, Any]) -> dict[str, int] | None:
+    """Sizes of a layer; None where they are not known.
+
+    The index branch is the model's own, or the retrofit's: a group's mean query on its keys.
+    """
+    from msa_suites.models.attention import INDEX_ENTRY
+
+    trained = config.get(INDEX_ENTRY)
+    config = config.get("text_config") or config
     heads = config.get("num_attention_heads")
     dim = config.get("head_dim") or config.get("hidden_size", 0) // (heads or 1)
     if not heads or not dim:
@@ -131,5 +142,7 @@ def _layer(model: str | None) -> dict[str, int] | None:
         "q_heads": heads,
         "kv_heads": config.get("num_key_value_heads") or heads,
         "dim": dim,
-        "index_dim": index.get("sparse_index_dim", dim),
+        "index_dim": trained["shape"]["index_dim"]
+        if isinstance(trained, dict)
+        else index.get("sparse_index_dim", dim),
     }

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 #: What a model's weights are converted to; `auto` leaves them as they are.
 DTYPES = ("float32", "float64", "float16", "bfloat16", "auto")
 #: Scorers beside those of the table: the index branch that a model has of its own.
-OWN_SCORERS = ("index",)
+OWN_SCORERS = ("index", "index_mean")
 #: Settings that are numbers, and the least of each.
 _LEAST = {"topk": 1, "block": 1, "sink_blocks": 0, "local_blocks": 1, "seed": 0}
 

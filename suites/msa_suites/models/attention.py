@@ -33,6 +33,9 @@ def why_not(offered: Iterable[str]) -> str:
 class MsaSettings:
     """Settings of the training-free retrofit; the defaults are the gate's, for the embedded model.
 
+    k 4 with sink and local block forced leaves two free slots, where a damaged selection shows (a
+    generous k would hide it).
+
     Attributes:
         scorer: name of a block scorer.
         topk: blocks kept per query and group; forced blocks take their slots from it.

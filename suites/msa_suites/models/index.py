@@ -107,11 +107,15 @@ def attach_saved(model: Network, file: Path) -> None:
     from safetensors.torch import load_file
 
     from msa.retrofit_index import IndexShape, attach_index, load_index
+    from msa.retrofit_settings import RetrofitSettings
 
     described = getattr(model.config, INDEX_ENTRY)
     try:
         shape = IndexShape(**described["shape"])
+        RetrofitSettings(scorer="index", **described["settings"])
         weights: dict[str, Tensor] = load_file(file)
+        if not weights or not all(bool(x.isfinite().all()) for x in weights.values()):
+            raise ValueError("wanted finite weights, got none or others")
         layers = sorted({int(name.split(".")[2]) for name in weights})
         attach_index(model, shape, layers)
         load_index(model, weights)

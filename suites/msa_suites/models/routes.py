@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from msa_harness.files import check_writable
 from msa_suites.models.architecture import ModelShape, build_config
 from msa_suites.models.attention import INDEX_ENTRY, Network
 from msa_suites.models.loading import EMBEDDED, load_model
@@ -91,7 +92,9 @@ def train_route(
         Recall by length.
 
     Raises:
-        ValueError: a checkpoint is there without ``resume``, or is not of this run.
+        ValueError: a checkpoint is there without ``resume``, or is not of this run; or ``out`` is
+            not empty.
+        RunError: ``out`` cannot be written.
         FileNotFoundError: ``resume`` without a checkpoint.
         TrainingError: the loss is no finite number.
     """
@@ -103,6 +106,9 @@ def train_route(
         )
     if resume and not checkpoint.exists():
         raise FileNotFoundError(f"--resume: wanted a checkpoint at {checkpoint}, got none")
+    if not resume and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"--out: wanted a folder that is empty or not there yet, got {out}")
+    check_writable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(plan, corpus=corpus, device=device, start=start)
     if resume:

@@ -147,8 +147,14 @@ class Trainer:
                 )
             loss.backward()
             grad_norm = torch.nn.utils.clip_grad_norm_(self.own, 1.0)
+            norms = [grad_norm]
             if self.index is not None:
-                torch.nn.utils.clip_grad_norm_(self.index.parameters, 1.0)
+                norms.append(torch.nn.utils.clip_grad_norm_(self.index.parameters, 1.0))
+            if not all(math.isfinite(norm.item()) for norm in norms):
+                raise TrainingError(
+                    f"step {self.step}: wanted finite gradients, got norms "
+                    f"{[norm.item() for norm in norms]}"
+                )
             for optimizer in self.optimizers:
                 optimizer.step()
             self.step += 1

@@ -16,9 +16,6 @@ from msa_suites.ruler.suite import measure_kept
 from msa_suites.session import Session
 from msa_suites.together import merged
 
-#: Retrofit settings of the quality runs: k 4 with sink and local block forced leaves two free
-#: slots, where a damaged selection shows (a generous k would hide it).
-SETTINGS: dict[str, object] = {"topk": 4, "block": 32, "sink_blocks": 1, "local_blocks": 1}
 #: What is measured beside lm-eval's tasks, and where.
 OTHERS = {
     "fidelity": "msa_suites.quality.fidelity:measure_fidelity",
@@ -68,7 +65,8 @@ def _is_done(session: Session, task: str, label: str) -> bool:
 
 
 def _settings(session: Session, label: str) -> dict[str, object]:
-    return {**SETTINGS, **session.msa, "implementation": session.sides[label].implementation}
+    # What nobody names is the default, or what the model's index branch was trained in.
+    return {**session.msa, "implementation": session.sides[label].implementation}
 
 
 def _measure_task(session: Session, worker: Worker, label: str, task: str) -> list[Sample]:

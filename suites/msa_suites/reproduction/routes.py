@@ -76,14 +76,19 @@ def _model(setup: Setup, name: str) -> Path:
     from msa_suites.models.text import load_corpus
     from msa_suites.models.train import Progress, Trainer
 
-    plan = _plan(setup, name)
+    plan, corpus = _plan(setup, name), load_corpus()
+    wanted = (json.loads(plan.as_json()), corpus.sha256)
     out = setup.out / "models" / name
     for folder in (EMBEDDED_CPT, out):
-        record = folder / "training.json"
-        if record.exists() and json.loads(record.read_text())["plan"] == json.loads(plan.as_json()):
-            return folder
+        if (folder / "training.json").exists():
+            record = json.loads((folder / "training.json").read_text())
+            if (record["plan"], record["text_sha256"]) == wanted:
+                return folder
     if (out / "training.json").exists():
-        raise ValueError(f"{out}: wanted a model of plan {plan.as_json()}, got one of another")
+        raise ValueError(
+            f"{out}: wanted a model of plan {plan.as_json()} and text {corpus.sha256[:12]}, got "
+            "one of another"
+        )
 
     def on_step(_: Trainer, step: Progress) -> None:
         if step.step % 50 == 0:
@@ -94,11 +99,11 @@ def _model(setup: Setup, name: str) -> Path:
     train_route(
         plan,
         out,
-        corpus=load_corpus(),
+        corpus=corpus,
         device=setup.device,
         start=load_start(_ROUTES[name], start, device=setup.device)[0],
         resume=checkpoint_of(out).exists(),
-        command="msa-bench reproduce --only routes",
+        command=f"msa-bench train --route {_ROUTES[name]} --seed {setup.seed} --out DIR",
         on_step=on_step,
         contexts=1 if setup.quick else 16,
         lengths=lengths,
@@ -115,6 +120,7 @@ def _told(name: str, folder: Path) -> dict[str, Any]:
         "route": plan["route"],
         "steps": sum(steps for *_, steps in plan["curriculum"]),
         "tokens": record["tokens"],
+        "text_sha256": record["text_sha256"],
         "index": plan["index"],
         "log": [
             {key: line.get(key) for key in ("step", "text_nll", "answer_accuracy", "index_kl")}
@@ -158,7 +164,8 @@ def _task(
     row: dict[str, Any] = {"task": key[0], "metric": key[1], "recall": recalls}
     for column in _COLUMNS:
         values = [one["value"] for one in found[column.name][key]]
-        assert [one["item"] for one in found[column.name][key]] == [one["item"] for one in full]
+        if [one["item"] for one in found[column.name][key]] != [one["item"] for one in full]:
+            raise ValueError(f"{key[0]}: wanted the same items in {column.name}, got others")
         row[column.name] = (
             proportion([value > 0 for value in values], clusters, seed=setup.seed)
             if recalls

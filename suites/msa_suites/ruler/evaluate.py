@@ -7,7 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from msa_suites.models.attention import MsaSettings, Network, own_settings, settings_for
+from msa_suites.models.attention import (
+    MsaSettings,
+    Network,
+    own_settings,
+    settings_for,
+    trained_settings,
+)
 from msa_suites.quality.errors import QualityInvalid
 from msa_suites.quality.evaluate import load, run_lm_eval
 from msa_suites.quality.quiet import quiet
@@ -100,7 +106,7 @@ def _settings(model: Network, given: Mapping[str, Any]) -> MsaSettings:
     """
     named = str(given.get("implementation", ""))
     if own_settings(model) is None:
-        return settings_for(model, {**PAPER, **given})
+        return settings_for(model, {**PAPER, **trained_settings(model), **given})
     if named != OWN:
         raise QualityInvalid(
             f"implementation: wanted {OWN}, whose sparse attention this model has of its own, got "
