@@ -10,9 +10,10 @@ import torch
 from hypothesis import strategies as st
 
 import msa.attended
-import msa.fast.attention
 import msa.fast.decoding
 import msa.fast.gathered
+import msa.fast.lists
+import msa.fast.pieces
 import msa.fast.scoring
 import msa.fast.selecting
 from msa import fast, reference, reference_selection
@@ -30,8 +31,10 @@ _TILES = (
     (msa.fast.scoring, "_TILE_COLUMNS", 4),
     (msa.fast.scoring, "_TILE", 16),
     (msa.fast.selecting, "_ROWS", 3),
-    (msa.fast.attention, "_FEWEST", 8),
-    (msa.fast.attention, "_MOST", 8),
+    (msa.fast.lists, "_FEWEST", 8),
+    (msa.fast.lists, "_MOST", 8),
+    (msa.fast.pieces, "_TILE", 64),
+    (msa.fast.pieces, "_WIDE", 8),
     (msa.fast.gathered, "_RUN", 8),
     (msa.fast.gathered, "_TILE_ROWS", 16),
     (msa.fast.decoding, "_HELD", 16),

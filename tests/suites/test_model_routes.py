@@ -140,6 +140,9 @@ def test_what_is_shipped_is_what_was_trained(tmp_path):
     card = (tmp_path / "m" / "README.md").read_text()
     assert "first 3 had full attention; then 2 blocks of 8 tokens" in card
     assert "a" * 64 in card
+    # Nobody knows here how those weights began.
+    assert "their card says how they began" in card
+    assert "CONSTRUCTED" not in card
     assert FILE in (tmp_path / "m" / "SHA256SUMS").read_text()
 
 

@@ -127,9 +127,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _command(args: argparse.Namespace) -> str:
     """What a reader types to train it again."""
-    return "msa-bench train --route {} --seed {} --out DIR{}{}".format(
+    return "msa-bench train --route {} --seed {} --out DIR{}{}{}".format(
         args.route,
         args.seed,
         " --start DENSE" if args.start is not None else "",
         " --plain-start" if args.plain_start else "",
+        " --text TEXT" if args.text is not None else "",
     )

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from msa_suites.models.attention import INDEX_ENTRY, Network
-from msa_suites.models.training_plan import IndexPlan
 
 if TYPE_CHECKING:
     from msa.operations import Operations
+    from msa_suites.models.training_plan import IndexPlan
 
 FILE = "index_branch.safetensors"
 #: The implementation that trains an index branch where no other is asked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import transformers
 from msa_suites.models.attention import settings_for, use_dense, use_msa
 from msa_suites.models.index import save_with_index
 from msa_suites.models.probe import RecallRow, perplexity, recall_by_length
-from msa_suites.models.shipped import write_sums
+from msa_suites.models.shipped import EMBEDDED, write_sums
 from msa_suites.models.tokenizer import write_tokenizer
 from msa_suites.models.train import Trainer
 from msa_suites.models.training_plan import TrainingPlan
@@ -79,6 +80,7 @@ The start was CONSTRUCTED: before the first step, the q and k biases of layer 0 
 query head h attends h + 1 bytes back, and all output projections were zero. Everything was trained
 from there. The ability to look at neighbours was therefore given, not learned.
 """
+GIVEN = "It went on from weights that were trained before; their card says how they began.\n"
 PLAIN = "The start was a plain random one (the control run): no bias was constructed.\n"
 
 
@@ -148,7 +150,7 @@ def ship(
             attention=ATTENTIONS[next(iter(measured))],
             recall=_recall_table(recall),
             route=_route_words(plan),
-            start=PLAIN if plan.plain_start else CONSTRUCTED,
+            start=_start_words(plan),
             **{
                 name: getattr(plan.shape, name)
                 for name in ("layers", "hidden", "heads", "kv_heads")
@@ -166,6 +168,18 @@ def _measure(
     model, corpus, seed = trainer.model, trainer.corpus, trainer.plan.seed
     recall = recall_by_length(model, corpus, lengths, contexts=contexts, seed=seed)
     return recall, perplexity(model, corpus, length=2048, windows=32)
+
+
+def _start_words(plan: TrainingPlan) -> str:
+    if plan.start == _sha256_of_embedded():
+        return CONSTRUCTED
+    if plan.start:
+        return GIVEN
+    return PLAIN if plan.plain_start else CONSTRUCTED
+
+
+def _sha256_of_embedded() -> str:
+    return hashlib.sha256((EMBEDDED / "model.safetensors").read_bytes()).hexdigest()
 
 
 def _route_words(plan: TrainingPlan) -> str:

@@ -169,7 +169,7 @@ def _task(
         row[column.name] = (
             proportion([value > 0 for value in values], clusters, seed=setup.seed)
             if recalls
-            else mean(values, clusters, seed=setup.seed)
+            else mean(values, clusters, seed=setup.seed, least=0.0)  # nats
         )
         if column.name != "full":
             more = [value - one["value"] for value, one in zip(values, full, strict=True)]
