@@ -100,8 +100,9 @@ def _check_index(
             f"alignment: wanted a scorer of {', '.join(TRAINED)}, got {settings.scorer!r}, "
             "which has nothing to train"
         )
-    missing = [layer for layer in layers if layer not in index_branches(model)] if trained else []
-    if missing:
+    have = index_branches(model) if trained else {}
+    missing = [layer for layer in layers if layer not in have]
+    if trained and missing:
         raise ValueError(
             f"scorer: wanted one without an index branch, which layers {missing} of the model "
             f"lack, got {settings.scorer!r}"

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from msa.checks import is_whole, require_budget, require_positive
-from msa.scorers import SCORERS
+from msa.scorers import SCORERS, check_scorer
 
 #: Scorers that ask a trained index branch: name -> the scorer its queries and keys go to.
 TRAINED: Mapping[str, str] = {"index": "max", "index_mean": "mean"}
-
-
-def check_scorer(name: object) -> None:
-    """Raise ValueError, with near matches, unless ``name`` is a scorer, trained or not."""
-    known = [*SCORERS, *TRAINED]
-    if not isinstance(name, str) or name not in known:
-        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"scorer: wanted one of {', '.join(known)}, got {name!r}{hint}")
+_KNOWN = (*SCORERS, *TRAINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +44,7 @@ class RetrofitSettings:
     def __post_init__(self) -> None:
         require_positive("block", self.block)
         require_budget(self.topk, self.local_blocks, self.sink_blocks)
-        check_scorer(self.scorer)
+        check_scorer(self.scorer, _KNOWN)
         if not is_whole(self.seed):
             raise ValueError(f"seed: wanted an int, got {self.seed!r}")
         layers: object = self.dense_layers

@@ -13,7 +13,7 @@ scores -inf, and a query sees of its own block only what is not after it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -69,8 +69,14 @@ def find_scorer(name: object) -> Scorer:
     Raises:
         ValueError: there is none; the message lists near matches and valid names.
     """
-    if isinstance(name, str) and name in SCORERS:
-        return SCORERS[name]
-    near = difflib.get_close_matches(str(name), SCORERS, n=3, cutoff=0.5)
+    check_scorer(name, SCORERS)
+    return SCORERS[str(name)]
+
+
+def check_scorer(name: object, known: Collection[str]) -> None:
+    """Raise ValueError, with near matches and valid names, unless ``name`` is one of ``known``."""
+    if isinstance(name, str) and name in known:
+        return
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(f"scorer: wanted one of {', '.join(SCORERS)}, got {name!r}{hint}")
+    raise ValueError(f"scorer: wanted one of {', '.join(known)}, got {name!r}{hint}")

@@ -123,15 +123,23 @@ def measure_points(
         yield known.get(point) or _measure(model, tokenizer, items, point, settings, dense)
 
 
-def _measure(
+def read_items(
     model: Network,
     tokenizer: Any,  # noqa: ANN401
     items: tuple[tuple[Item, ...], tuple[Item, ...]],
-    point: tuple[str, int],
     settings: MsaSettings | None,
-    dense: SweepRow | None,
-) -> SweepRow:
-    from msa_harness.statistics import wilson
+) -> tuple[list[bool], list[float]]:
+    """Read questions and texts with one attention; the model keeps it.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its own.
+        items: questions, and texts.
+        settings: of MSA; None reads densely.
+
+    Returns:
+        Whether each answer was right, and the log-likelihood of each text in nats, in their order.
+    """
     from msa_suites.models.scoring import Request, score_requests
 
     if settings is None:
@@ -144,10 +152,24 @@ def _measure(
         return Request(prompt, tuple(tokenizer.encode(item.prompt + item.answer))[len(prompt) :])
 
     facts, texts = items
-    hits = [s.greedy for _, s in score_requests(model, [request(i) for i in facts], share=True)]
-    found = dict(score_requests(model, [request(i) for i in texts], share=False))
-    nll = -sum(score.log_likelihood for score in found.values())
-    perplexity = math.exp(nll / sum(len(item.answer) for item in texts))
+    asked = dict(score_requests(model, [request(item) for item in facts], share=True))
+    read = dict(score_requests(model, [request(item) for item in texts], share=False))
+    hits = [asked[i].greedy for i in range(len(facts))]
+    return hits, [read[i].log_likelihood for i in range(len(texts))]
+
+
+def _measure(
+    model: Network,
+    tokenizer: Any,  # noqa: ANN401
+    items: tuple[tuple[Item, ...], tuple[Item, ...]],
+    point: tuple[str, int],
+    settings: MsaSettings | None,
+    dense: SweepRow | None,
+) -> SweepRow:
+    from msa_harness.statistics import wilson
+
+    hits, likelihoods = read_items(model, tokenizer, items, settings)
+    perplexity = math.exp(-sum(likelihoods) / sum(len(item.answer) for item in items[1]))
     recall = sum(hits) / len(hits)
     low, high = wilson(sum(hits), len(hits))
     return SweepRow(

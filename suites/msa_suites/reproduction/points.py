@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from msa_suites.models.attention import MsaSettings, use_dense, use_msa
+from msa_suites.models.attention import MsaSettings, use_dense
 from msa_suites.quality.items import Item, load_items
-from msa_suites.quality.sweep import sweep_items
+from msa_suites.quality.sweep import read_items, sweep_items
 from msa_suites.reproduction.estimates import mean, proportion
 from msa_suites.reproduction.setup import Setup, load
 
@@ -80,24 +80,12 @@ def curve(
 
 @lru_cache(maxsize=256)
 def _point(setup: Setup, workload: Workload, settings: MsaSettings | None) -> Point:
-    from msa_suites.models.scoring import Request, score_requests
-
     model, tokenizer = load(setup)
-    if settings is not None:
-        use_msa(model, settings)
-
-    def request(item: Item) -> Request:
-        prompt = tuple(tokenizer.encode(item.prompt))
-        return Request(prompt, tuple(tokenizer.encode(item.prompt + item.answer))[len(prompt) :])
-
-    facts, texts = workload.items()
-    asked = dict(score_requests(model, [request(item) for item in facts], share=True))
-    read = dict(score_requests(model, [request(item) for item in texts], share=False))
+    items = workload.items()
+    hits, likelihoods = read_items(model, tokenizer, items, settings)
     use_dense(model)
-    return Point(
-        hits=tuple(asked[i].greedy for i in range(len(facts))),
-        nats=tuple(-read[i].log_likelihood / len(item.answer) for i, item in enumerate(texts)),
-    )
+    nats = (-one / len(item.answer) for one, item in zip(likelihoods, items[1], strict=True))
+    return Point(hits=tuple(hits), nats=tuple(nats))
 
 
 def _row(
