@@ -48,7 +48,8 @@ def for_each(work: Callable[[Item], None], items: Iterable[Item], *, spread: boo
     inference = torch.is_inference_mode_enabled()
 
     def run(piece: Item) -> None:
-        with torch.no_grad(), torch.inference_mode(inference):  # modes belong to a thread
+        # Modes belong to a thread. In this order: a disabled inference mode enables gradients.
+        with torch.inference_mode(inference), torch.no_grad():
             work(piece)
 
     try:

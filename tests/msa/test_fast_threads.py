@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
+from msa import fast
 from msa.fast.threads import for_each
+
+from .training import make
 
 
 @pytest.fixture
@@ -26,6 +31,27 @@ def test_pieces_may_write_into_tensors_of_the_callers_mode(mode):
         for_each(work, range(4), spread=True)
         assert out.tolist() == [0.0, 1.0, 2.0, 3.0]
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, nullcontext])
+def test_no_piece_records_gradients(mode):
+    seen = []
+    with mode():
+        for_each(lambda _: seen.append(torch.is_grad_enabled()), range(4), spread=True)
+    assert seen == [False] * 4
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_gradients_that_an_operation_returns_carry_no_graph():
+    tensors, packing = make(
+        [(90, 90), (40, 40)], heads=4, groups=2, index_heads=1, dtype=torch.float32
+    )
+    chosen = torch.arange(4, dtype=torch.int32).expand(130, 2, 4).contiguous()
+    names = ("q_idx", "k_idx", "q", "k")
+    given = [tensors[name].requires_grad_() for name in names]
+    got = fast.index_kl(*given, chosen, **packing, block=16, scale=0.3, index_scale=0.3)
+    assert not any(x.requires_grad for x in got)
 
 
 @pytest.mark.usefixtures("two_threads")
