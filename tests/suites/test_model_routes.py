@@ -1,17 +1,15 @@
-"""Training of the index branch: routes, checkpoints, what is shipped and loaded again."""
+"""Training of the index branch: phases, plans, checkpoints, what is saved and loaded again."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from msa.retrofit_index import index_state
-from msa_suites.models.architecture import ModelShape, build_model
 from msa_suites.models.attention import (
     MsaSettings,
     settings_for,
@@ -21,46 +19,11 @@ from msa_suites.models.attention import (
 )
 from msa_suites.models.index import FILE, save_with_index
 from msa_suites.models.loading import ModelError, load_model
-from msa_suites.models.routes import checkpoint_of, load_start, train_route
 from msa_suites.models.ship import ship
-from msa_suites.models.text import Corpus
 from msa_suites.models.train import Trainer, TrainingError
-from msa_suites.models.training_plan import CONTINUED, CURRICULUM, IndexPlan, plan_route
+from msa_suites.models.training_plan import CONTINUED, CURRICULUM, plan_route
 
-TEXT = np.frombuffer(b"some plain text to read; " * 4000, dtype=np.uint8)
-CORPUS = Corpus(TEXT, TEXT, "0" * 64)
-INDEX = IndexPlan(warmup=3, index_dim=8, rotary_dim=4, topk=2, block=8)
-SMALL = {
-    "shape": ModelShape(layers=2, hidden=32, heads=4, kv_heads=2, intermediate=64),
-    "curriculum": ((64, 2, 3), (96, 1, 4)),
-    "index": INDEX,
-    "warmup_steps": 1,
-}
-PT = replace(plan_route("pt"), **SMALL)
-CPT = replace(plan_route("cpt", start="a" * 64), **SMALL)
-
-
-def start():
-    torch.manual_seed(5)
-    return build_model(PT.shape, plain_start=False).eval().requires_grad_(False)
-
-
-def trainer(plan):
-    dense = start() if plan.start else None
-    return Trainer(plan, corpus=CORPUS, device="cpu", start=dense)
-
-
-def train(plan, until=None):
-    made, seen = trainer(plan), []
-    for progress in made.run():
-        seen.append(progress)
-        if progress.step == until:
-            break
-    return made, seen
-
-
-def state(made):
-    return {name: x.clone() for name, x in made.model.state_dict().items()}
+from .trained import CORPUS, CPT, INDEX, PT, start, state, train, trainer
 
 
 @pytest.mark.parametrize("plan", [PT, CPT], ids=["pt", "cpt"])
@@ -245,61 +208,3 @@ class TestPlans:
             Trainer(CPT, corpus=CORPUS, device="cpu")
         with pytest.raises(ValueError, match="start: wanted none for this plan, got one"):
             Trainer(PT, corpus=CORPUS, device="cpu", start=start())
-
-
-class TestWholeRuns:
-    """What ``msa-bench train`` does."""
-
-    def go(self, out, plan=CPT, *, stop=None, resume=False):
-        def on_step(_, step):
-            if step.step == stop:
-                raise KeyboardInterrupt  # what was saved before is all that is left of the run
-
-        return train_route(
-            plan, out, corpus=CORPUS, device="cpu", start=start() if plan.start else None,
-            resume=resume, command="", on_step=on_step, contexts=1, lengths=[512],
-        )  # fmt: skip
-
-    def test_a_killed_run_goes_on_from_its_checkpoint(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("msa_suites.models.routes.CHECKPOINT_EVERY", 2)
-        self.go(tmp_path / "whole")
-        with pytest.raises(KeyboardInterrupt):
-            self.go(tmp_path / "killed", stop=5)  # one step after a checkpoint
-        with pytest.raises(ValueError, match="go on with --resume"):
-            self.go(tmp_path / "killed")
-        self.go(tmp_path / "killed", resume=True)
-        assert not checkpoint_of(tmp_path / "killed").exists()
-        for name in ("model.safetensors", FILE, "training.json"):
-            one, other = ((tmp_path / way / name).read_bytes() for way in ("whole", "killed"))
-            assert one == other, name
-
-    def test_a_folder_with_something_in_it_is_not_written_over(self, tmp_path):
-        (tmp_path / "m").mkdir()
-        (tmp_path / "m" / "mine").write_text("")
-        with pytest.raises(ValueError, match="--out: wanted a folder that is empty"):
-            self.go(tmp_path / "m")
-        with pytest.raises(ValueError, match="--out: wanted a folder that is empty"):
-            self.go(tmp_path / "m" / "mine")
-
-    def test_another_configuration_is_refused(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("msa_suites.models.routes.CHECKPOINT_EVERY", 2)
-        with pytest.raises(KeyboardInterrupt):
-            self.go(tmp_path / "m", stop=3)
-        with pytest.raises(ValueError, match="got seed 0 where 1 is wanted"):
-            self.go(tmp_path / "m", replace(CPT, seed=1), resume=True)
-
-    def test_a_start_of_another_kind(self, tmp_path):
-        made, _ = train(PT)
-        ship(made, tmp_path / "m", command="", contexts=1, lengths=[512])
-        with pytest.raises(ValueError, match=r"hidden_size 128, as this text .*, got 32"):
-            load_start("cpt", tmp_path / "m", device="cpu")
-        config = json.loads((tmp_path / "m" / "config.json").read_text())
-        (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "vocab_size": 300}))
-        with pytest.raises(ModelError):
-            load_start("dense", tmp_path / "m", device="cpu")
-
-    def test_the_embedded_model_is_where_cpt_begins(self):
-        model, sha = load_start("cpt", None, device="cpu")
-        assert model is not None
-        assert len(sha) == 64
-        assert load_start("dense", None, device="cpu") == (None, "")

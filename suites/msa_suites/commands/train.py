@@ -75,8 +75,13 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--device: wanted a machine with CUDA for 'cuda', got none")
     if args.plain_start and (args.start is not None or args.route == "cpt"):
         raise ValueError("--plain-start: wanted no model that is gone on from, got one")
-    start, sha = load_start(args.route, args.start, device=args.device)
-    plan = plan_route(args.route, seed=args.seed, plain_start=args.plain_start, start=sha)
+    start = load_start(args.route, args.start, device=args.device)
+    plan = plan_route(
+        args.route,
+        seed=args.seed,
+        plain_start=args.plain_start if start is None else start.plain,
+        start="" if start is None else start.sha256,
+    )
     console = stderr_console()
     columns = (
         TextColumn("step {task.completed}/{task.total}"),

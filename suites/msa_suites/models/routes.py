@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from msa_harness.files import check_writable
@@ -18,6 +20,23 @@ from msa_suites.models.training_plan import TrainingPlan
 
 #: Steps between two checkpoints.
 CHECKPOINT_EVERY = 100
+#: What a configuration says of its file, and not of its model.
+_OF_THE_FILE = {"_name_or_path", "architectures", "dtype", "transformers_version"}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A model that training goes on from.
+
+    Attributes:
+        network: the model.
+        sha256: of its weights.
+        plain: whether it began without constructed biases; None where it does not say.
+    """
+
+    network: Network
+    sha256: str
+    plain: bool | None
 
 
 def checkpoint_of(out: Path) -> Path:
@@ -25,17 +44,14 @@ def checkpoint_of(out: Path) -> Path:
     return out.with_name(out.name + ".checkpoint")
 
 
-def load_start(route: str, folder: Path | None, *, device: str) -> tuple[Network | None, str]:
-    """The model that a route goes on from, and the hash of its weights.
+def load_start(route: str, folder: Path | None, *, device: str) -> Start | None:
+    """The model that a route goes on from; None for a start of its own.
 
     Args:
         route: ``cpt`` goes on from the embedded model unless another is named; ``dense`` goes on
             from what is named, and has a start of its own without.
         folder: a dense model's directory, or None.
         device: a torch device.
-
-    Returns:
-        None and an empty text for a start of its own.
 
     Raises:
         ValueError: ``pt`` with a start; a model of another shape or vocabulary, or with an index
@@ -47,18 +63,28 @@ def load_start(route: str, folder: Path | None, *, device: str) -> tuple[Network
     if folder is None and route == "cpt":
         folder = EMBEDDED
     if folder is None:
-        return None, ""
+        return None
     model, _ = load_model(str(folder), device=device)
-    wanted = build_config(ModelShape())
-    for name in ("model_type", "vocab_size", "hidden_size", "num_hidden_layers"):
-        if getattr(model.config, name) != getattr(wanted, name):
-            raise ValueError(
-                f"--start: wanted a model with {name} {getattr(wanted, name)}, as this text and "
-                f"this plan have it, got {getattr(model.config, name)} in {folder}"
-            )
     if hasattr(model.config, INDEX_ENTRY):
         raise ValueError(f"--start: wanted a dense model, got one with an index branch in {folder}")
-    return model, hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    theirs = model.config.to_dict()
+    for name, value in build_config(ModelShape()).to_dict().items():
+        if name not in _OF_THE_FILE and (got := theirs.get(name)) != value:
+            raise ValueError(
+                f"--start: wanted a model with {name} {value}, as this text and this plan have it, "
+                f"got {got} in {folder}"
+            )
+    sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return Start(model, sha256, _began_plain(folder / "training.json"))
+
+
+def _began_plain(log: Path) -> bool | None:
+    """Whether the log of a training run says that it began without constructed biases."""
+    try:
+        told = json.loads(log.read_text())["plan"]["plain_start"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not a model of this command
+    return told if isinstance(told, bool) else None
 
 
 def train_route(
@@ -67,7 +93,7 @@ def train_route(
     *,
     corpus: Corpus,
     device: str,
-    start: Network | None,
+    start: Start | None,
     resume: bool,
     command: str,
     on_step: Callable[[Trainer, Progress], None],
@@ -110,7 +136,7 @@ def train_route(
         raise ValueError(f"--out: wanted a folder that is empty or not there yet, got {out}")
     check_writable(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(plan, corpus=corpus, device=device, start=start)
+    trainer = Trainer(plan, corpus=corpus, device=device, start=start and start.network)
     if resume:
         trainer.load(checkpoint)
     for step in trainer.run():

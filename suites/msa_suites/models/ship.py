@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import transformers
 from msa_suites.models.attention import settings_for, use_dense, use_msa
 from msa_suites.models.index import save_with_index
 from msa_suites.models.probe import RecallRow, perplexity, recall_by_length
-from msa_suites.models.shipped import EMBEDDED, write_sums
+from msa_suites.models.shipped import write_sums
 from msa_suites.models.tokenizer import write_tokenizer
 from msa_suites.models.train import Trainer
 from msa_suites.models.training_plan import TrainingPlan
@@ -171,15 +170,9 @@ def _measure(
 
 
 def _start_words(plan: TrainingPlan) -> str:
-    if plan.start == _sha256_of_embedded():
-        return CONSTRUCTED
-    if plan.start:
+    if plan.plain_start is None:
         return GIVEN
     return PLAIN if plan.plain_start else CONSTRUCTED
-
-
-def _sha256_of_embedded() -> str:
-    return hashlib.sha256((EMBEDDED / "model.safetensors").read_bytes()).hexdigest()
 
 
 def _route_words(plan: TrainingPlan) -> str:

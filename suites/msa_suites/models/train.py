@@ -83,7 +83,9 @@ class Trainer:
         self.plan = plan
         self.corpus = corpus or load_corpus()
         self.device = torch.device(device)
-        made = build_model(plan.shape, plain_start=plan.plain_start) if start is None else start
+        made = (
+            build_model(plan.shape, plain_start=bool(plan.plain_start)) if start is None else start
+        )
         self.model: Network = made.to(self.device)
         self.model.requires_grad_(True)
         self.model.train()

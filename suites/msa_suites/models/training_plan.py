@@ -65,7 +65,8 @@ class TrainingPlan:
     """Everything that decides the result of a training run."""
 
     seed: int = 0
-    plain_start: bool = False
+    #: Without constructed biases; of the first start where a run goes on, and None if unknown.
+    plain_start: bool | None = False
     shape: ModelShape = field(default_factory=ModelShape)
     curriculum: Curriculum = CURRICULUM
     muon_lr: float = 4e-3
@@ -126,14 +127,15 @@ class TrainingPlan:
 
 
 def plan_route(
-    route: str, *, seed: int = 0, plain_start: bool = False, start: str = ""
+    route: str, *, seed: int = 0, plain_start: bool | None = False, start: str = ""
 ) -> TrainingPlan:
     """The plan of a route.
 
     Args:
         route: one of :data:`ROUTES`.
         seed: of weights and of what is read.
-        plain_start: no constructed biases (the control run).
+        plain_start: no constructed biases (the control run); of a start that is given, how that
+            one began, or None.
         start: SHA-256 of the weights that training goes on from; empty for a start of its own.
 
     Raises:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msa_suites.models.training_plan import TrainingPlan, plan_route
 from msa_suites.reproduction.estimates import mean, proportion
 from msa_suites.reproduction.selecting import compare_scorers
 from msa_suites.reproduction.setup import CannotRun, Setup
+
+if TYPE_CHECKING:
+    from msa_suites.models.routes import Start
 
 #: Route of each model that is compared.
 _ROUTES = {"full": "dense", "pt": "pt", "cpt": "cpt"}
@@ -57,22 +60,30 @@ def measure(setup: Setup) -> dict[str, Any]:
 
 
 def _plan(setup: Setup, name: str) -> TrainingPlan:
-    from msa_suites.models.routes import load_start
-    from msa_suites.models.shipped import EMBEDDED
-
-    route = _ROUTES[name]
-    start = None if route == "pt" else EMBEDDED
-    plan = plan_route(route, start=load_start(route, start, device="cpu")[1], seed=setup.seed)
+    route, start = _ROUTES[name], _start(name, device="cpu")
+    if start is None:
+        plan = plan_route(route, seed=setup.seed)
+    else:
+        plan = plan_route(route, start=start.sha256, plain_start=start.plain, seed=setup.seed)
     if not setup.quick:
         return plan
     index = plan.index and replace(plan.index, warmup=1)
     return replace(plan, curriculum=((256, 1, 2),), index=index)
 
 
+def _start(name: str, *, device: str) -> Start | None:
+    """What a model goes on from; None for a start of its own."""
+    from msa_suites.models.routes import load_start
+    from msa_suites.models.shipped import EMBEDDED
+
+    route = _ROUTES[name]
+    return load_start(route, None if route == "pt" else EMBEDDED, device=device)
+
+
 def _model(setup: Setup, name: str) -> Path:
     """The directory of a model, which is trained unless it is there."""
-    from msa_suites.models.routes import checkpoint_of, load_start, train_route
-    from msa_suites.models.shipped import EMBEDDED, EMBEDDED_CPT
+    from msa_suites.models.routes import checkpoint_of, train_route
+    from msa_suites.models.shipped import EMBEDDED_CPT
     from msa_suites.models.text import load_corpus
     from msa_suites.models.train import Progress, Trainer
 
@@ -94,14 +105,13 @@ def _model(setup: Setup, name: str) -> Path:
         if step.step % 50 == 0:
             setup.say(f"training {name}: step {step.step} of {step.steps}, {step.phase}")
 
-    start = None if _ROUTES[name] == "pt" else EMBEDDED
     lengths = (512,) if setup.quick else (512, 2048, 8192)
     train_route(
         plan,
         out,
         corpus=corpus,
         device=setup.device,
-        start=load_start(_ROUTES[name], start, device=setup.device)[0],
+        start=_start(name, device=setup.device),
         resume=checkpoint_of(out).exists(),
         command=f"msa-bench train --route {_ROUTES[name]} --seed {setup.seed} --out DIR",
         on_step=on_step,
