@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from msa import fast
 from msa.retrofit_index import index_state
 from msa_suites.models.attention import (
     MsaSettings,
@@ -61,6 +62,33 @@ def test_the_loss_of_the_branch_does_not_move_the_model():
     assert all(".indexer." in name for name in moved)
     loose, _ = train(replace(plan, index=replace(plan.index, detach=False)))
     assert not torch.equal(state(loose)["model.norm.weight"], one["model.norm.weight"])
+
+
+class Noting:
+    """The fast path, which notes the k of every selection."""
+
+    def __init__(self):
+        self.seen = []
+
+    def __getattr__(self, name):
+        return getattr(fast, name)
+
+    def select_blocks(self, *args, topk, **named):
+        self.seen.append(topk)
+        return fast.select_blocks(*args, topk=topk, **named)
+
+
+def test_sparse_steps_keep_the_k_whose_turn_it_is(tmp_path):
+    plan, noting = replace(CPT, index=replace(INDEX, also_topk=(5,))), Noting()
+    made = Trainer(plan, corpus=CORPUS, device="cpu", start=start(), operations=noting)
+    for _ in made.run():
+        pass
+    assert noting.seen == [5, 5, 2, 2, 5, 5, 2, 2]  # two layers; the first three steps warm up
+    ship(made, tmp_path / "m", command="", contexts=1, lengths=[512])
+    assert "then 2 and in turn 5 blocks of 8" in (tmp_path / "m" / "README.md").read_text()
+    model, _ = load_model(str(tmp_path / "m"))
+    assert settings_for(model, {}).topk == 2
+    assert not any(name.startswith("msa_") for name in vars(model.config))
 
 
 def test_what_is_shipped_is_what_was_trained(tmp_path):
@@ -194,6 +222,12 @@ class TestPlans:
         plan = plan_route("pt")
         assert [plan.phase_at(s) for s in (0, 399, 400)] == ["warmup", "warmup", "sparse"]
         assert plan_route("dense").phase_at(0) == "dense"
+
+    def test_several_k_take_turns(self):
+        assert [CPT.topk_at(s) for s in (0, 1)] == [2, 2]
+        several = replace(CPT, index=replace(INDEX, also_topk=(5, 9)))
+        assert [several.topk_at(s) for s in range(4)] == [2, 5, 9, 2]
+        assert plan_route("dense").topk_at(0) == 0
 
     def test_routes_that_cannot_be(self):
         with pytest.raises(ValueError, match="route: wanted one of dense, pt, cpt, got 'ct'"):

@@ -63,9 +63,10 @@ class IndexTraining:
         settings = RetrofitSettings(scorer="index", **settings_of(plan))
         apply_retrofit(model, settings, operations=operations, alignment=self.alignment)
 
-    def enter(self, phase: str) -> None:
-        """Let the next forward pass be one of ``warmup`` or ``sparse``."""
+    def enter(self, phase: str, topk: int) -> None:
+        """Let the next forward pass be one of ``warmup``, or ``sparse`` with ``topk`` blocks."""
         self.alignment.phase = phase
+        self.model.config.msa_topk = topk
         self.alignment.losses.clear()
 
     def mean_loss(self) -> float:

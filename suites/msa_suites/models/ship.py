@@ -69,7 +69,7 @@ INDEX = """
 
 Every layer has a trained index branch (`index_branch.safetensors`, names as in MiniMax-M3): one
 query head per KV group and one key head of {dim} channels. Route `{route}`: of {steps} steps the
-first {warmup} had full attention; then {topk} blocks of {block} tokens were kept, {local_blocks}
+first {warmup} had full attention; then {kept} blocks of {block} tokens were kept, {local_blocks}
 of them local and {sink_blocks} the first. transformers alone loads the model as a dense one.
 
 """
@@ -181,6 +181,7 @@ def _route_words(plan: TrainingPlan) -> str:
     if plan.index is None:
         return words
     sizes = asdict(plan.index)
+    sizes["kept"] = " and in turn ".join(str(k) for k in (plan.index.topk, *plan.index.also_topk))
     return words + INDEX.format(
         route=plan.route, steps=plan.steps, dim=sizes.pop("index_dim"), **sizes
     )

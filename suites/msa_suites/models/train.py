@@ -135,7 +135,7 @@ class Trainer:
                     group["lr"] = rate * self.plan.rate_at(self.step)
                 optimizer.zero_grad(set_to_none=True)
             if self.index is not None:
-                self.index.enter(phase)
+                self.index.enter(phase, self.plan.topk_at(self.step))
             logits = self.model(tokens, use_cache=False).logits
             loss, text, answer, right = weighted_loss(logits, tokens, kind, self.plan.answer_weight)
             index_kl = None

@@ -42,7 +42,9 @@ class IndexPlan:
         warmup: first steps, with full attention and a loss over all that is visible.
         index_dim: Di. One key head serves all groups, so it has room for the keys of both.
         rotary_dim: rotated channels.
-        topk, block, sink_blocks, local_blocks: of the sparse steps.
+        topk, block, sink_blocks, local_blocks: of the sparse steps, and of the shipped model.
+        also_topk: further k, which the sparse steps take in turn with ``topk``: trained at one k
+            alone, a model is worse at every other.
         coefficient: lambda; the paper does not publish it.
         lr: of AdamW on the index branch.
         detach: whether the loss stops at the inputs of the index projections.
@@ -55,6 +57,7 @@ class IndexPlan:
     block: int = 32
     sink_blocks: int = 0
     local_blocks: int = 1
+    also_topk: tuple[int, ...] = ()
     coefficient: float = 1.0
     lr: float = 5e-3
     detach: bool = True
@@ -107,6 +110,13 @@ class TrainingPlan:
         if self.index is None:
             return "dense"
         return "warmup" if step < self.index.warmup else "sparse"
+
+    def topk_at(self, step: int) -> int:
+        """k of ``step``; 0 where no index branch learns."""
+        if self.index is None:
+            return 0
+        turns = (self.index.topk, *self.index.also_topk)
+        return turns[step % len(turns)]
 
     def as_json(self) -> str:
         """Text that is equal where plans are; :meth:`differences` reads it."""
