@@ -9,7 +9,7 @@ from msa import calls, checks
 from msa.fast import gathered, portable
 from msa.fast.lists import list_chunks
 from msa.fast.scoring import working_dtype
-from msa.fast.threads import for_each
+from msa.fast.threads import for_each, large_products
 from msa.packing import Segment, segments
 from msa.quantized import E4M3, decode, output_dtype
 
@@ -116,7 +116,8 @@ def _attend_segment(
         for g in range(groups)
         if stop > s.q_start + dense
     ]
-    spread = fused and s.q_len * selection.shape[2] * block > _WORTH_THREADS
+    spread = fused and large_products(selection, block, heads, q.shape[2])
+    spread = spread and s.q_len * selection.shape[2] * block > _WORTH_THREADS
     for_each(attend_piece, reversed(cut), spread=spread)  # the longest first
 
 

@@ -10,7 +10,7 @@ from msa import calls, checks
 from msa.fast.lists import list_chunks
 from msa.fast.pieces import cut_pieces, exponentiate
 from msa.fast.scoring import working_dtype
-from msa.fast.threads import for_each
+from msa.fast.threads import for_each, large_products
 from msa.packing import Segment, segments
 
 
@@ -89,5 +89,6 @@ def sparse_attention_backward(
         dk[tokens, g], dv[tokens, g] = dkeys[:, :-1].to(k.dtype), dvalues[:, :-1].to(v.dtype)
 
     parts = [(s, g) for s in segments(cu_q, cu_k) for g in range(groups)]
-    for_each(differentiate, parts, spread=q.device.type == "cpu")
+    spread = q.device.type == "cpu" and large_products(selection, block, heads, q.shape[2])
+    for_each(differentiate, parts, spread=spread)
     return dq, dk, dv

@@ -11,7 +11,7 @@ from msa.fast.lists import list_chunks
 from msa.fast.pieces import Piece, cut_pieces, exponentiate
 from msa.fast.portable import attend_pieces
 from msa.fast.scoring import working_dtype
-from msa.fast.threads import for_each
+from msa.fast.threads import for_each, large_products
 from msa.packing import Segment, segments
 
 
@@ -101,7 +101,9 @@ def index_kl(
             dq[rows, g] = (dqueries[:, 0, :-1] * (index_scale / count)).to(narrow)
         dk[tokens, g] = (dkeys[:, :-1] / count).to(narrow)
 
-    for_each(align, parts, spread=q.device.type == "cpu")
+    # Of its two products the index branch's is the smaller.
+    spread = q.device.type == "cpu" and large_products(selection, block, 1, q_idx.shape[2])
+    for_each(align, parts, spread=spread)
     return (losses.sum() / count).to(narrow), dq, dk if own else dk.sum(1, keepdim=True)
 
 

@@ -12,8 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 Item = TypeVar("Item")
+#: Multiply-adds of a product below which threads wait longer for the interpreter than they compute.
+_WORTH_THREADS = 1 << 22
 
 
 def settle_vector_math() -> None:
@@ -24,6 +27,18 @@ def settle_vector_math() -> None:
     """
     for dtype in (torch.float32, torch.float64):
         torch.ones(1, dtype=dtype).exp().log()  # one element never leaves this thread
+
+
+def large_products(selection: Tensor, block: int, heads: int, dim: int) -> bool:
+    """Whether the products of a pass over key blocks are worth threads.
+
+    Args:
+        selection: ``[Tq, Hkv, k]``; a block is chosen by about ``k * block`` queries.
+        block: tokens per block.
+        heads: rows of a product that a query makes.
+        dim: channels.
+    """
+    return selection.shape[2] * block * block * heads * dim >= _WORTH_THREADS
 
 
 def for_each(work: Callable[[Item], None], items: Iterable[Item], *, spread: bool) -> None:

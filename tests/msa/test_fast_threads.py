@@ -43,7 +43,8 @@ def test_no_piece_records_gradients(mode):
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_gradients_that_an_operation_returns_carry_no_graph():
+def test_gradients_that_an_operation_returns_carry_no_graph(monkeypatch):
+    monkeypatch.setattr("msa.fast.threads._WORTH_THREADS", 1)
     tensors, packing = make(
         [(90, 90), (40, 40)], heads=4, groups=2, index_heads=1, dtype=torch.float32
     )

@@ -228,6 +228,8 @@ class TestPlans:
         several = replace(CPT, index=replace(INDEX, also_topk=(5, 9)))
         assert [several.topk_at(s) for s in range(4)] == [2, 5, 9, 2]
         assert plan_route("dense").topk_at(0) == 0
+        assert [plan_route("pt").topk_at(s) for s in (0, 1)] == [4, 16]
+        assert plan_route("cpt", start="x").topk_at(1) == 16
 
     def test_routes_that_cannot_be(self):
         with pytest.raises(ValueError, match="route: wanted one of dense, pt, cpt, got 'ct'"):

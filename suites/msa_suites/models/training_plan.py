@@ -161,10 +161,10 @@ def plan_route(
         # The rates of a run that goes on: half of the first peak, falling all the way.
         plan = replace(plan, curriculum=CONTINUED, muon_lr=2e-3, adam_lr=1e-3, decay_share=0.9)
     if route == "cpt":
-        plan = replace(plan, index=IndexPlan(warmup=200))
+        plan = replace(plan, index=IndexPlan(warmup=200, also_topk=(16,)))
     if route == "pt":
         # Up to 128 tokens four blocks of 32 are everything, so nothing is sparse there anyway.
-        plan = replace(plan, curriculum=_joined(), index=IndexPlan(warmup=400))
+        plan = replace(plan, curriculum=_joined(), index=IndexPlan(warmup=400, also_topk=(16,)))
     return plan
 
 
