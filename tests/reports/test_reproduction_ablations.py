@@ -165,8 +165,9 @@ def test_broken_data_are_named(path, value, message):
 
 def relative(name, tokens, recall, spread_=0.1):
     bounds = {"low": max(0.0, recall - spread_), "high": min(1.0, recall + spread_), "n": 96}
+    change = {"value": 0.05, "low": 0.01, "high": 0.09, "n": 8}
     return {"name": name, "tokens": tokens, "recall": {"value": recall} | bounds,
-            "perplexity": 3.3, "change": 0.05}  # fmt: skip
+            "perplexity": 3.3, "change": change}  # fmt: skip
 
 
 def rule(name):
@@ -187,12 +188,13 @@ RELATIVES = {
 def test_relatives_stand_in_order_with_what_they_leave_out():
     section = relatives.render(RELATIVES)
     text = render(section, folder="f", command="c")
-    assert "msa 0.95, quest 0.90, moba 0.20; below msa beyond the intervals: moba (Wilson" in text
+    assert "msa 0.95, quest 0.90, moba 0.20; below msa beyond the intervals: moba. W" in text
     for name in ("msa", "moba", "quest"):
         assert f"what {name} does" in text
         assert f"what {name} leaves out" in text
     assert "| quest: recall of twelve facts | not listed |" in text
     assert "| moba: recall of twelve facts | listed, no figure |" in text
+    assert "+5.0% (+1.0% to +9.0%, n 8)" in text or "&#43;5.0% (+1.0% to +9.0%, n 8)" in text
     (plot,) = section.plots
     assert plot.chart.lines[0].points == ((128.0, 0.95), (256.0, 0.97))
     assert "<svg" in standalone(plot.chart, name=plot.name)

@@ -73,6 +73,7 @@ def test_the_routes_stand_beside_the_paper():
     assert "90% / 60% / 90% (mean of the tasks)" in shown  # recalls alone
     assert "full 1.93 M, pt 9.91 M, cpt 1.93 M" in shown
     assert "the first 200 steps of the conversion are warm-up" in shown
+    assert "a query keeps 4 blocks of 32 tokens" in shown
     assert "trained 75% (74.9% to 75.1%), training-free 76% (75.9% to 76.1%)" in shown
     assert all(f"](r/routes-{name}.svg)" in shown for name in ("text", "index", "mass"))
 
@@ -87,6 +88,14 @@ def test_the_routes_stand_beside_the_paper():
 )
 def test_what_follows_is_what_was_measured(difference, words):
     assert words in section(data(difference)).meaning
+
+
+def test_several_k_in_training_are_told():
+    cpt = model("cpt", "cpt", 1, {**INDEX, "also_topk": [8, 16]})
+    assert "a query keeps 4 and in turn 8 and in turn 16 blocks" in text(models=[cpt])
+    for wrong in (16, ["16"]):
+        with pytest.raises(ValueError, match="also_topk: wanted a list of ints"):
+            text(models=[model("cpt", "cpt", 1, {**INDEX, "also_topk": wrong})])
 
 
 def test_what_was_not_measured_is_said():

@@ -160,5 +160,8 @@ def test_relatives_get_equal_budgets(tiny_model_dir, tmp_path):
     found = relatives.measure(setup)
     assert {row["tokens"] for row in found["rows"]} == {128}
     assert [rule["name"] for rule in found["rules"]] == ["msa", "moba"]
-    assert found["dense"]["change"] == 0
-    assert len(said) == 3
+    assert found["dense"]["change"]["value"] == 0
+    assert [row["name"] for row in found["rows"]] == ["msa", "moba"]
+    # Rules have blocks of their own: a budget of MoBA's is fewer of them.
+    assert [row["topk"] for row in found["rows"]] == [4, 2]
+    assert len(said) == 2

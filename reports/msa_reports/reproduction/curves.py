@@ -74,13 +74,16 @@ def recall_text(row: Row | None) -> str:
 
 def change_text(row: Row | None) -> str:
     """Change of perplexity with its interval."""
-    if row is None or row.change is None:
-        return "not measured"
-    text = share(row.change.value, sign=True)
-    if row.change.bounds is None:
+    return "not measured" if row is None or row.change is None else changed(row.change)
+
+
+def changed(change: Estimate) -> str:
+    """A relative change with its interval."""
+    text = share(change.value, sign=True)
+    if change.bounds is None:
         return text
-    low, high = (share(bound, sign=True) for bound in row.change.bounds)
-    return f"{text} ({low} to {high}, n {row.change.n})"
+    low, high = (share(bound, sign=True) for bound in change.bounds)
+    return f"{text} ({low} to {high}, n {change.n})"
 
 
 def numbers(title: str, curve: Curve) -> Table:

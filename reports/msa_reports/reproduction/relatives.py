@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from msa_reports import svg
 from msa_reports.documents import Object, count, get, number, objects
 from msa_reports.reproduction import sources
+from msa_reports.reproduction.curves import changed
 from msa_reports.reproduction.layout import Comparison, Plot, Section, Table
 from msa_reports.reproduction.reading import Estimate, estimate, part
 from msa_reports.scale import Axis
-from msa_reports.text import clean, markdown, plural, share
+from msa_reports.text import clean, markdown, plural
 from msa_reports.text import number as shown
 
 #: In the overview article's table, which has no figures.
@@ -27,7 +28,7 @@ class Row:
     tokens: int
     recall: Estimate
     perplexity: float
-    change: float
+    change: Estimate
 
 
 def _row(row: Object) -> Row:
@@ -36,7 +37,7 @@ def _row(row: Object) -> Row:
         tokens=get(row, "tokens", int),
         recall=estimate(row, "recall"),
         perplexity=number(row, "perplexity"),
-        change=number(row, "change"),
+        change=estimate(row, "change"),
     )
 
 
@@ -65,7 +66,8 @@ def render(result: Object) -> Section:
         f"{plural(count(result, 'contexts'), 'context')} of {count(result, 'length'):,} bytes with "
         "twelve facts each, and as many texts. Blocks are a quarter of those in the papers. What a "
         "method trains is left out or has a stand-in, so this compares rules, not methods. Dense "
-        f"attention recalls {dense.recall}. Intervals are Wilson's, 95 %.",
+        f"attention recalls {dense.recall}. Intervals are 95 %, over contexts and texts; "
+        "of a recall Wilson's, where that is wider.",
         comparisons=compared,
         plots=(_plot(rows, names),),
         tables=(
@@ -75,9 +77,9 @@ def render(result: Object) -> Section:
                                                          "source")) for rule in rules],
                   shut=False),
             Table("The numbers", ("rule", "tokens", "recall (95 %)", "perplexity",
-                                  "change of perplexity"),
+                                  "change of perplexity (95 %)"),
                   [(row.name, f"{row.tokens}" if row.tokens else "all", str(row.recall),
-                    shown(row.perplexity), share(row.change, sign=True))
+                    shown(row.perplexity), changed(row.change))
                    for row in (dense, *rows)]),
         ),
         meaning=_ranked(rows),
@@ -103,8 +105,7 @@ def _ranked(rows: Sequence[Row]) -> str:
     ]
     apart = f"below {markdown(first.name)} beyond the intervals: {', '.join(beaten)}"
     return (
-        f"At {least} tokens: {listed}; {apart if beaten else 'no intervals are apart'} (Wilson's, "
-        "which take the questions of one context for independent). Without "
+        f"At {least} tokens: {listed}; {apart if beaten else 'no intervals are apart'}. Without "
         "training the order is one of scores and block sizes on this model; a trained method may "
         "stand elsewhere."
     )

@@ -54,8 +54,9 @@ def _method(models: Sequence[Object]) -> str:
     plan = told["cpt"].get("index") if "cpt" in told else None
     sparse = ""
     if isinstance(plan, dict):
+        turns = " and in turn ".join(str(k) for k in (count(plan, "topk"), *_further(plan)))
         sparse = (
-            f" While sparse, a query keeps {count(plan, 'topk')} blocks of {count(plan, 'block')} "
+            f" While sparse, a query keeps {turns} blocks of {count(plan, 'block')} "
             f"tokens, the local one among them; the first {count(plan, 'warmup')} steps of the "
             "conversion are warm-up with full attention."
         )
@@ -65,6 +66,13 @@ def _method(models: Sequence[Object]) -> str:
         f"training-free retrofit.{sparse} Tasks are the suite's, greedy answers, contexts of "
         "2,048 to 8,192 bytes."
     )
+
+
+def _further(plan: Object) -> list[object]:
+    found = plan.get("also_topk", [])
+    if not isinstance(found, list) or not all(isinstance(k, int) for k in found):
+        raise ValueError(f"also_topk: wanted a list of ints, got {found!r:.80}")
+    return found
 
 
 def _recall(tasks: Sequence[Object], column: str) -> str:
@@ -225,8 +233,11 @@ def _meaning(choices: Sequence[Object]) -> str:
         if high < 0
         else "is not told apart, by the attention it keeps, from"
     )
+    sink = _row_at(choices, "cpt", "free_sink", 4) or {}
     return (
-        f"At k 4 the trained branch {told} the training-free scorer on the same model, and needs "
-        "none of the main branch's queries and keys, which is what makes a decode step cheap. The "
-        "table says what its choices cost in perplexity."
+        f"At k 4 the trained branch {told} the training-free scorer on the same model with the "
+        f"same blocks forced; each with its recipe's, it keeps {_share(row, 'mass')} and the "
+        f"other {_share(sink, 'mass')}. The branch needs none of the main branch's queries and "
+        "keys, which is what makes a decode step cheap. The table says what its choices cost in "
+        "perplexity."
     )

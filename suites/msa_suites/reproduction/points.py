@@ -61,12 +61,12 @@ class Point:
 def curve(
     setup: Setup, workload: Workload, points: list[tuple[str, MsaSettings]]
 ) -> dict[str, Any]:
-    """The dense row, and a row for each named setting, as plain data."""
+    """The dense row, and a row for each named setting, in that order, as plain data."""
     dense = _point(setup, workload, None)
     rows = []
     for number, (name, settings) in enumerate(points, start=1):
         setup.say(f"{name}, k {settings.topk}, {workload.length} bytes ({number}/{len(points)})")
-        point = _point(setup, workload, replace(settings, seed=setup.seed, block=BLOCK))
+        point = _point(setup, workload, replace(settings, seed=setup.seed))
         rows.append(_row(setup, workload, name, settings, point, dense))
     return {
         "length": workload.length,

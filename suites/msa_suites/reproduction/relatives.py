@@ -6,7 +6,7 @@ from typing import Any
 
 from msa_suites.models.attention import MsaSettings
 from msa_suites.quality.relatives import BUDGETS, RULES, rule_points
-from msa_suites.quality.sweep import SweepRow, measure_points
+from msa_suites.reproduction.points import Workload, curve
 from msa_suites.reproduction.setup import Setup
 
 LENGTH = 2048
@@ -20,19 +20,16 @@ def measure(setup: Setup) -> dict[str, Any]:
     budgets = BUDGETS[:1] if setup.quick else BUDGETS
     contexts = 1 if setup.quick else CONTEXTS
     points = rule_points(rules, budgets, MsaSettings(seed=setup.seed))
-    rows = []
-    measured = measure_points(
-        setup.model, points, length=LENGTH, contexts=contexts, device=setup.device
-    )
-    for number, row in enumerate(measured, start=1):
-        setup.say(f"relatives: {row.scorer}, {row.budget} tokens ({number}/{len(points) + 1})")
-        rows.append(_plain(row))
-    dense, *rest = rows
+    workload = Workload(LENGTH, contexts=contexts, texts=contexts)
+    found = curve(setup, workload, [(name, one) for (name, _), one in points.items()])
     return {
         "length": LENGTH,
         "contexts": contexts,
-        "dense": dense,
-        "rows": rest,
+        "dense": {**found["dense"], "tokens": 0},
+        "rows": [
+            {**row, "tokens": tokens}
+            for (_, tokens), row in zip(points, found["rows"], strict=True)
+        ],
         "rules": [
             {
                 "name": rule.name,
@@ -43,15 +40,4 @@ def measure(setup: Setup) -> dict[str, Any]:
             }
             for rule in rules
         ],
-    }
-
-
-def _plain(row: SweepRow) -> dict[str, Any]:
-    bounds = {"low": row.recall_low, "high": row.recall_high}
-    return {
-        "name": row.scorer,
-        "tokens": row.budget,
-        "recall": {"value": row.recall, **bounds, "n": row.n},
-        "perplexity": row.perplexity,
-        "change": row.perplexity_change,
     }
