@@ -98,7 +98,8 @@ def ship(
         directory: receives config, ``model.safetensors`` (float32), tokenizer, ``training.json``,
             ``README.md`` and ``SHA256SUMS``.
         command: what a reader types to train it again.
-        contexts: contexts per length of the recall measurement, twelve questions each.
+        contexts: contexts per length of the recall measurement, twelve questions each; perplexity
+            is of twice as many windows of text.
         lengths: context lengths of that measurement, in bytes.
 
     Raises:
@@ -166,7 +167,7 @@ def _measure(
     """Recall by length and perplexity of the model with the attention that it has now."""
     model, corpus, seed = trainer.model, trainer.corpus, trainer.plan.seed
     recall = recall_by_length(model, corpus, lengths, contexts=contexts, seed=seed)
-    return recall, perplexity(model, corpus, length=2048, windows=32)
+    return recall, perplexity(model, corpus, length=2048, windows=2 * contexts)
 
 
 def _start_words(plan: TrainingPlan) -> str:
