@@ -22,7 +22,7 @@ from msa_suites.models.index import FILE, save_with_index
 from msa_suites.models.loading import ModelError, load_model
 from msa_suites.models.ship import ship
 from msa_suites.models.train import Trainer, TrainingError
-from msa_suites.models.training_plan import CONTINUED, CURRICULUM, plan_route
+from msa_suites.models.training_plan import CONTINUED, CURRICULUM, completed, plan_route
 
 from .trained import CORPUS, CPT, INDEX, PT, start, state, train, trainer
 
@@ -228,8 +228,18 @@ class TestPlans:
         several = replace(CPT, index=replace(INDEX, also_topk=(5, 9)))
         assert [several.topk_at(s) for s in range(4)] == [2, 5, 9, 2]
         assert plan_route("dense").topk_at(0) == 0
-        assert [plan_route("pt").topk_at(s) for s in (0, 1)] == [4, 16]
-        assert plan_route("cpt", start="x").topk_at(1) == 16
+        assert [plan_route("pt").topk_at(s) for s in (0, 1)] == [4, 4]
+        assert [plan_route("cpt", start="x").topk_at(s) for s in (0, 1)] == [4, 16]
+
+    def test_a_log_that_knew_fewer_settings_had_their_defaults(self):
+        plan = json.loads(plan_route("pt").as_json())
+        old = {name: value for name, value in plan.items() if name != "start"}
+        old["index"] = {n: value for n, value in plan["index"].items() if n != "also_topk"}
+        assert completed(old) == plan
+        assert completed({**old, "seed": 1}) != plan
+        assert completed({**old, "index": {**old["index"], "topk": 5}}) != plan
+        assert completed({**old, "index": {**old["index"], "also_topk": [16]}}) != plan
+        assert completed({**old, "index": None}) == {**plan, "index": None}
 
     def test_routes_that_cannot_be(self):
         with pytest.raises(ValueError, match="route: wanted one of dense, pt, cpt, got 'ct'"):

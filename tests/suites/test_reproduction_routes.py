@@ -68,7 +68,7 @@ def test_a_model_of_another_plan_is_no_stand_in(setup):
     folder = routes._model(setup, "full")
     record = json.loads((folder / "training.json").read_text())
     other_plan = {**record, "plan": {**record["plan"], "seed": 9}}
-    for other in (other_plan, {**record, "text_sha256": "1" * 64}):
+    for other in (other_plan, {**record, "text_sha256": "1" * 64}, {"plan": 1}, []):
         (folder / "training.json").write_text(json.dumps(other))
         with pytest.raises(ValueError, match=r"models/full: wanted a model of plan .*got one of"):
             routes._model(setup, "full")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msa_suites.models.training_plan import TrainingPlan, plan_route
+from msa_suites.models.training_plan import TrainingPlan, completed, plan_route
 from msa_suites.reproduction.estimates import mean, proportion
 from msa_suites.reproduction.selecting import compare_scorers
 from msa_suites.reproduction.setup import CannotRun, Setup
@@ -91,10 +91,8 @@ def _model(setup: Setup, name: str) -> Path:
     wanted = (json.loads(plan.as_json()), corpus.sha256)
     out = setup.out / "models" / name
     for folder in (EMBEDDED_CPT, out):
-        if (folder / "training.json").exists():
-            record = json.loads((folder / "training.json").read_text())
-            if (record["plan"], record["text_sha256"]) == wanted:
-                return folder
+        if _trained(folder / "training.json") == wanted:
+            return folder
     if (out / "training.json").exists():
         raise ValueError(
             f"{out}: wanted a model of plan {plan.as_json()} and text {corpus.sha256[:12]}, got "
@@ -119,6 +117,15 @@ def _model(setup: Setup, name: str) -> Path:
         lengths=lengths,
     )
     return out
+
+
+def _trained(log: Path) -> tuple[dict[str, Any], str] | None:
+    """Plan and text of a model by its training log; None where that says neither."""
+    try:
+        record = json.loads(log.read_text())
+        return completed(record["plan"]), str(record["text_sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _told(name: str, folder: Path) -> dict[str, Any]:
