@@ -72,8 +72,8 @@ def test_the_routes_stand_beside_the_paper():
     assert "79.8 / 84.2 / 77.2 (8K), 75.0 / 77.5 / 75.7 (32K)" in shown
     assert "90% / 60% / 90% (mean of the tasks)" in shown  # recalls alone
     assert "full 1.93 M, pt 9.91 M, cpt 1.93 M" in shown
-    assert "the first 200 steps of the conversion are warm-up" in shown
-    assert "a query keeps 4 blocks of 32 tokens" in shown
+    assert "its first 200 steps are warm-up" in shown
+    assert "a query of `pt` keeps 4 blocks of 32 tokens" in shown
     assert "trained 75% (74.9% to 75.1%), training-free 76% (75.9% to 76.1%)" in shown
     assert all(f"](r/routes-{name}.svg)" in shown for name in ("text", "index", "mass"))
 
@@ -92,7 +92,7 @@ def test_what_follows_is_what_was_measured(difference, words):
 
 def test_several_k_in_training_are_told():
     cpt = model("cpt", "cpt", 1, {**INDEX, "also_topk": [8, 16]})
-    assert "a query keeps 4 and in turn 8 and in turn 16 blocks" in text(models=[cpt])
+    assert "a query of `cpt` keeps 4 and in turn 8 and in turn 16 blocks" in text(models=[cpt])
     for wrong in (16, ["16"]):
         with pytest.raises(ValueError, match="also_topk: wanted a list of ints"):
             text(models=[model("cpt", "cpt", 1, {**INDEX, "also_topk": wrong})])

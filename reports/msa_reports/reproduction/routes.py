@@ -51,15 +51,13 @@ def _method(models: Sequence[Object]) -> str:
     told = {get(one, "name", str): one for one in models}
     tokens = ", ".join(f"{markdown(name)} {count(one, 'tokens') / 1e6:.2f} M" for name, one in
                        told.items())  # fmt: skip
-    plan = told["cpt"].get("index") if "cpt" in told else None
-    sparse = ""
-    if isinstance(plan, dict):
-        turns = " and in turn ".join(str(k) for k in (count(plan, "topk"), *_further(plan)))
-        sparse = (
-            f" While sparse, a query keeps {turns} blocks of {count(plan, 'block')} "
-            f"tokens, the local one among them; the first {count(plan, 'warmup')} steps of the "
-            "conversion are warm-up with full attention."
-        )
+    plans = {name: plan for name, one in told.items() if isinstance(plan := one.get("index"), dict)}
+    sparse = "".join(
+        f" While sparse, a query of `{markdown(name)}` keeps {_turns(plan)} blocks of "
+        f"{count(plan, 'block')} tokens, the local one among them; its first "
+        f"{count(plan, 'warmup')} steps are warm-up with full attention."
+        for name, plan in plans.items()
+    )
     return (
         f"Tokens read in the last run of each: {tokens}; `full` and `cpt` go on from the embedded "
         "dense model, so that all three have read as many in all. `free` is `full` with the "
@@ -68,11 +66,12 @@ def _method(models: Sequence[Object]) -> str:
     )
 
 
-def _further(plan: Object) -> list[object]:
+def _turns(plan: Object) -> str:
+    """The k of the sparse steps."""
     found = plan.get("also_topk", [])
     if not isinstance(found, list) or not all(isinstance(k, int) for k in found):
         raise ValueError(f"also_topk: wanted a list of ints, got {found!r:.80}")
-    return found
+    return " and in turn ".join(str(k) for k in (count(plan, "topk"), *found))
 
 
 def _recall(tasks: Sequence[Object], column: str) -> str:

@@ -121,9 +121,11 @@ LOG: tuple[tuple[str, str, str, str, str], ...] = (
     (
         "At which k is a model trained?",
         "At 16, and it is used at 16. The retrofit report uses one model at several.",
-        "At 4 and 16 in turn, step by step, because ours is read at both.",
-        "Trained at 4 alone, the converted model's perplexity at k 16 was 1.3 % above the dense "
-        "control's; what both in turn give is in the section.",
+        "From scratch at 4; in the conversion at 4 and 16 in turn, step by step, because it is "
+        "read at both.",
+        "Large. Converted at 4 alone, perplexity at k 16 was 1.3 % above the dense control's; the "
+        "section has it with both. From scratch with both, 65 % of the answers of steps 2,551 to "
+        "2,600 were right, at 4 alone 95 %; that run was stopped there.",
         "routes",
     ),
     (
