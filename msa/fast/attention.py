@@ -116,8 +116,8 @@ def _attend_segment(
         for g in range(groups)
         if stop > s.q_start + dense
     ]
-    spread = fused and large_products(selection, block, heads, q.shape[2])
-    spread = spread and s.q_len * selection.shape[2] * block > _WORTH_THREADS
+    spread = fused and s.q_len * selection.shape[2] * block > _WORTH_THREADS
+    spread = spread and large_products(selection, block, heads, q.shape[2])
     for_each(attend_piece, reversed(cut), spread=spread)  # the longest first
 
 

@@ -101,8 +101,8 @@ def index_kl(
             dq[rows, g] = (dqueries[:, 0, :-1] * (index_scale / count)).to(narrow)
         dk[tokens, g] = (dkeys[:, :-1] / count).to(narrow)
 
-    # Of its two products the index branch's is the smaller.
-    spread = q.device.type == "cpu" and large_products(selection, block, 1, q_idx.shape[2])
+    width = min(heads * q.shape[2], q_idx.shape[2])  # of the smaller of its two products
+    spread = q.device.type == "cpu" and large_products(selection, block, 1, width)
     for_each(align, parts, spread=spread)
     return (losses.sum() / count).to(narrow), dq, dk if own else dk.sum(1, keepdim=True)
 

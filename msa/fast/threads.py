@@ -16,7 +16,7 @@ from torch import Tensor
 
 Item = TypeVar("Item")
 #: Multiply-adds of a product below which threads wait longer for the interpreter than they compute.
-_WORTH_THREADS = 1 << 22
+_LARGE = 1 << 22
 
 
 def settle_vector_math() -> None:
@@ -33,12 +33,13 @@ def large_products(selection: Tensor, block: int, heads: int, dim: int) -> bool:
     """Whether the products of a pass over key blocks are worth threads.
 
     Args:
-        selection: ``[Tq, Hkv, k]``; a block is chosen by about ``k * block`` queries.
+        selection: ``[Tq, Hkv, k]``; about ``k * block`` queries choose a block.
         block: tokens per block.
         heads: rows of a product that a query makes.
         dim: channels.
     """
-    return selection.shape[2] * block * block * heads * dim >= _WORTH_THREADS
+    rows = min(selection.shape[2] * block, len(selection)) * heads
+    return rows * block * dim >= _LARGE
 
 
 def for_each(work: Callable[[Item], None], items: Iterable[Item], *, spread: bool) -> None:

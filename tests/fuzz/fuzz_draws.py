@@ -33,6 +33,7 @@ _TILES = (
     (msa.fast.selecting, "_ROWS", 3),
     (msa.fast.lists, "_FEWEST", 8),
     (msa.fast.lists, "_MOST", 8),
+    (msa.fast.threads, "_LARGE", 1),
     (msa.fast.pieces, "_TILE", 64),
     (msa.fast.pieces, "_WIDE", 8),
     (msa.fast.gathered, "_RUN", 8),

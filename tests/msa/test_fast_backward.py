@@ -123,7 +123,8 @@ def test_autograd_of_a_plain_formula() -> None:
         assert_close(mine, right, 1e-6)
 
 
-def test_the_same_bits_every_time() -> None:
+@pytest.mark.usefixtures("two_threads")
+def test_the_same_bits_every_time_and_on_any_threads() -> None:
     tensors, packing = make([(700, 700), (300, 400)])
     options = {**packing, "block": 16, "scale": 0.3}
     chosen = hostile_selection(packing, 2, 16, 4, "hostile")
@@ -132,6 +133,9 @@ def test_the_same_bits_every_time() -> None:
         for _ in range(2)
     )
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+    torch.set_num_threads(1)
+    alone = fast.sparse_attention_backward(*forward(tensors, chosen, options), chosen, **options)
+    assert all(torch.equal(x, y) for x, y in zip(first, alone, strict=True))
 
 
 def test_no_tokens() -> None:

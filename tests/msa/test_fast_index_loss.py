@@ -126,7 +126,8 @@ def test_the_branch_may_have_another_dtype_than_attention() -> None:
     check(tensors, chosen, {**packing, "block": 8, "scale": 0.3, "index_scale": 0.3})
 
 
-def test_the_same_bits_every_time() -> None:
+@pytest.mark.usefixtures("two_threads")
+def test_the_same_bits_every_time_and_on_any_threads() -> None:
     tensors, packing = make([(700, 700), (300, 400)])
     options = {**packing, "block": 16, "scale": 0.3, "index_scale": 0.3}
     chosen = hostile_selection(packing, 2, 16, 4, "hostile")
@@ -134,6 +135,9 @@ def test_the_same_bits_every_time() -> None:
         fast.index_kl(*(tensors[name] for name in _NAMES), chosen, **options) for _ in range(2)
     )
     assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+    torch.set_num_threads(1)
+    alone = fast.index_kl(*(tensors[name] for name in _NAMES), chosen, **options)
+    assert all(torch.equal(x, y) for x, y in zip(first, alone, strict=True))
 
 
 def test_arguments_are_refused_as_everywhere() -> None:

@@ -158,7 +158,8 @@ def test_long_enough_for_several_chunks_and_lists_longer_than_a_tile() -> None:
     compare(tensors, packing, block=64, topk=4)
 
 
-def test_threads_change_nothing() -> None:
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msa.fast.threads._LARGE", 1)
     (q, k, v, q_idx, k_idx), packing = make([3000], [3000])
     options = packing | {"block": 32, "topk": 6, "scale": 0.3, "index_scale": 0.3}
     allowed = torch.get_num_threads()

@@ -6,17 +6,9 @@ import pytest
 import torch
 
 from msa import fast
-from msa.fast.threads import for_each
+from msa.fast.threads import for_each, large_products
 
 from .training import make
-
-
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -43,8 +35,7 @@ def test_no_piece_records_gradients(mode):
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_gradients_that_an_operation_returns_carry_no_graph(monkeypatch):
-    monkeypatch.setattr("msa.fast.threads._WORTH_THREADS", 1)
+def test_gradients_that_an_operation_returns_carry_no_graph():
     tensors, packing = make(
         [(90, 90), (40, 40)], heads=4, groups=2, index_heads=1, dtype=torch.float32
     )
@@ -63,3 +54,18 @@ def test_the_first_error_is_raised():
 
     with pytest.raises(ValueError, match="piece 1"):
         for_each(work, range(3), spread=True)
+
+
+@pytest.mark.parametrize(
+    ("queries", "topk", "block", "large"),
+    [
+        (8192, 16, 128, True),
+        (8192, 4, 32, False),
+        (4, 16, 128, False),  # no more queries than there are choose a block
+        (64, 16, 128, True),
+        (63, 16, 128, False),
+    ],
+)
+def test_products_are_as_large_as_the_queries_that_choose_a_block(queries, topk, block, large):
+    chosen = torch.zeros((queries, 2, topk), dtype=torch.int32)
+    assert large_products(chosen, block, 8, 64) is large

@@ -200,6 +200,12 @@ def test_relatives_stand_in_order_with_what_they_leave_out():
     assert "<svg" in standalone(plot.chart, name=plot.name)
 
 
+def test_relatives_of_an_earlier_version_have_no_interval_on_text():
+    old = [{**row, "change": 0.05} for row in RELATIVES["rows"]]
+    text = render(relatives.render({**RELATIVES, "rows": old}), folder="f", command="c")
+    assert "+5.0% |" in text.replace("&#43;", "+")
+
+
 def test_relatives_of_strangers_stay_text(hostile):
     told = json.loads(json.dumps(RELATIVES).replace('"moba"', json.dumps(hostile)))
     text = render(relatives.render(told), folder="f", command="c")

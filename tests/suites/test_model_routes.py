@@ -246,6 +246,8 @@ class TestPlans:
             plan_route("ct")
         with pytest.raises(ValueError, match="route cpt: wanted a model to go on from, got none"):
             plan_route("cpt")
+        with pytest.raises(ValueError, match="plain_start: wanted True or False"):
+            plan_route("dense", plain_start=None)
         with pytest.raises(ValueError, match="route pt: wanted none to go on from"):
             plan_route("pt", start="x")
 

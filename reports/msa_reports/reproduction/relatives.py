@@ -37,8 +37,15 @@ def _row(row: Object) -> Row:
         tokens=get(row, "tokens", int),
         recall=estimate(row, "recall"),
         perplexity=number(row, "perplexity"),
-        change=estimate(row, "change"),
+        change=_change(row),
     )
+
+
+def _change(row: Object) -> Estimate:
+    """With an interval, or, as it was recorded at first, without."""
+    if isinstance(row.get("change"), dict):
+        return estimate(row, "change")
+    return Estimate(number(row, "change"), None, None, 0)
 
 
 def render(result: Object) -> Section:

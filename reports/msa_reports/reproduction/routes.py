@@ -107,7 +107,7 @@ def _comparisons(tasks: Sequence[Object], choices: Sequence[Object]) -> list[Com
                        f"{_share(row, 'mass_difference', sign=True)}",
                        "The same forced blocks for all; paired by text. A branch that equals its "
                        f"teacher keeps {_share(taught, 'mass')}: the loss asks for the weights of "
-                       "tokens, the maximum over a block ranks by one of them.")
+                       "tokens, and a block is ranked by its best one.")
         )  # fmt: skip
         sink = _row_at(choices, model, "free_sink", 4) or {}
         rows.append(
@@ -181,7 +181,7 @@ def _mass_plot(choices: Sequence[Object]) -> Plot:
     ticks = tuple(sorted({k for line in lines for k, _ in line.points}))
     chart = svg.Chart(
         "Attention mass kept by the converted model",
-        "Mean share over layers, groups and texts, for four ways to choose.",
+        f"Mean share over layers, groups and texts, for {len(_WAYS)} ways to choose.",
         Axis("k (blocks per query, log scale)", base=2, ticks=ticks),
         Axis("mass kept", show=share),
         tuple(lines),

@@ -50,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=positive, default=None, help="CPU threads")
     parser.add_argument(
-        "--contexts", type=positive, default=16, help="contexts per length of the final recall"
+        "--contexts",
+        type=positive,
+        default=16,
+        help="contexts per length of the final recall; perplexity is of twice as many windows",
     )
     parser.add_argument(
         "--text", type=Path, default=None, help="folder of *.py files (default: Python's own)"

@@ -81,7 +81,7 @@ class IndexTraining:
 
 
 def settings_of(plan: IndexPlan) -> dict[str, Any]:
-    """The MSA that the index branch is trained in."""
+    """The MSA that the index branch is trained in, at the first of several k."""
     names = ("topk", "block", "sink_blocks", "local_blocks")
     return {name: getattr(plan, name) for name in names}
 

@@ -22,6 +22,8 @@ from msa_suites.models.training_plan import TrainingPlan
 CHECKPOINT_EVERY = 100
 #: What a configuration says of its file, and not of its model.
 _OF_THE_FILE = {"_name_or_path", "architectures", "dtype", "transformers_version"}
+#: What changes nothing in training.
+_NOT_OF_TRAINING = {"use_cache", "bos_token_id", "eos_token_id", "pad_token_id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ def load_start(route: str, folder: Path | None, *, device: str) -> Start | None:
         device: a torch device.
 
     Raises:
-        ValueError: ``pt`` with a start; a model of another shape or vocabulary, or with an index
-            branch.
+        ValueError: ``pt`` with a start; a model whose configuration is not the embedded one's, or
+            with an index branch.
         FileNotFoundError: there is no such model.
     """
     if folder is not None and route == "pt":
@@ -69,10 +71,10 @@ def load_start(route: str, folder: Path | None, *, device: str) -> Start | None:
         raise ValueError(f"--start: wanted a dense model, got one with an index branch in {folder}")
     theirs = model.config.to_dict()
     for name, value in build_config(ModelShape()).to_dict().items():
-        if name not in _OF_THE_FILE and (got := theirs.get(name)) != value:
+        if name not in _OF_THE_FILE | _NOT_OF_TRAINING and (got := theirs.get(name)) != value:
             raise ValueError(
-                f"--start: wanted a model with {name} {value}, as this text and this plan have it, "
-                f"got {got} in {folder}"
+                f"--start: wanted a model like the embedded one, with {name} {value}, got {got} in "
+                f"{folder}"
             )
     sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     return Start(model, sha256, _began_plain(folder / "training.json"))
@@ -111,7 +113,7 @@ def train_route(
         resume: go on from the checkpoint.
         command: what a reader types to train it again.
         on_step: told of every step, after the checkpoint that may follow it.
-        contexts: contexts per length of the final recall.
+        contexts: contexts per length of the final recall; perplexity is of twice as many windows.
         lengths: of the final recall, in bytes.
 
     Returns:

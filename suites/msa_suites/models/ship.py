@@ -126,6 +126,7 @@ def ship(
         "command": command,
         "attention": next(iter(measured)),
         "perplexity_per_byte": surprise,
+        "perplexity_windows": 2 * contexts,
         "perplexity_by_attention": {name: value for name, (_, value) in measured.items()},
         "recall": [asdict(row) for row in recall],
         "device": str(trainer.device),

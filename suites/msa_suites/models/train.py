@@ -83,10 +83,9 @@ class Trainer:
         self.plan = plan
         self.corpus = corpus or load_corpus()
         self.device = torch.device(device)
-        made = (
-            build_model(plan.shape, plain_start=bool(plan.plain_start)) if start is None else start
-        )
-        self.model: Network = made.to(self.device)
+        if start is None:
+            start = build_model(plan.shape, plain_start=plan.plain_start is True)
+        self.model: Network = start.to(self.device)
         self.model.requires_grad_(True)
         self.model.train()
         matrices: list[Tensor] = []
@@ -224,7 +223,7 @@ class Trainer:
                 f"checkpoint {path}: wanted one of a training run, got {type(error).__name__}: "
                 f"{str(error).splitlines()[0] if str(error) else ''}"
             ) from error
-        if plan != self.plan.as_json():
+        if not self.plan.equals(plan):
             raise ValueError(
                 f"checkpoint {path}: wanted one of this run, got {self.plan.differences(plan)}"
             )

@@ -44,8 +44,8 @@ class IndexPlan:
         index_dim: Di. One key head serves all groups, so it has room for the keys of both.
         rotary_dim: rotated channels.
         topk, block, sink_blocks, local_blocks: of the sparse steps, and of the shipped model.
-        also_topk: further k, which the sparse steps take in turn with ``topk``: trained at one k
-            alone, a model is worse at every other.
+        also_topk: further k, which the sparse steps take in turn with ``topk``. The conversion that
+            trained at k 4 alone was 1.3 % above its dense control at k 16; with both, 0.3 %.
         coefficient: lambda; the paper does not publish it.
         lr: of AdamW on the index branch.
         detach: whether the loss stops at the inputs of the index projections.
@@ -123,6 +123,13 @@ class TrainingPlan:
         """Text that is equal where plans are; :meth:`differences` reads it."""
         return json.dumps(asdict(self))
 
+    def equals(self, other: str) -> bool:
+        """Whether ``other``, a plan of :meth:`as_json`, gives the same run."""
+        try:
+            return bool(completed(json.loads(other)) == json.loads(self.as_json()))
+        except (ValueError, TypeError):
+            return False
+
     def differences(self, other: str) -> str:
         """What ``other``, a plan of :meth:`as_json`, has otherwise, in words."""
         try:
@@ -130,6 +137,7 @@ class TrainingPlan:
         except ValueError:
             return "no plan at all"
         own = json.loads(self.as_json())
+        theirs = completed(theirs)
         return ", ".join(
             f"{f.name} {theirs.get(f.name)!r} where {own[f.name]!r} is wanted"
             for f in fields(self)
@@ -162,6 +170,8 @@ def plan_route(
     """
     if route not in ROUTES:
         raise ValueError(f"route: wanted one of {', '.join(ROUTES)}, got {route!r}")
+    if plain_start is None and not start:
+        raise ValueError("plain_start: wanted True or False for a start of its own, got None")
     if (route == "cpt" and not start) or (route == "pt" and start):
         wanted = "a model to go on from" if route == "cpt" else "none to go on from"
         raise ValueError(f"route {route}: wanted {wanted}, got {start or 'none'}")
@@ -172,8 +182,8 @@ def plan_route(
     if route == "cpt":
         plan = replace(plan, index=IndexPlan(warmup=200, also_topk=(16,)))
     if route == "pt":
-        # Up to 128 tokens four blocks of 32 are everything, so nothing is sparse there anyway. In
-        # turn with k 16, half of the steps up to 512 were dense, and it learned to recall later.
+        # Up to 128 tokens four blocks of 32 are everything, so nothing is sparse there anyway. One
+        # run in turn with k 16 recalled far less by its middle and was stopped; why is not known.
         plan = replace(plan, curriculum=_joined(), index=IndexPlan(warmup=400))
     return plan
 

@@ -14,7 +14,7 @@ from msa_suites.models.attention import INDEX_ENTRY, Network
 from msa_suites.models.text import Corpus
 from msa_suites.models.train import Trainer, TrainingError
 from msa_suites.models.training_data import Sequence
-from msa_suites.models.training_plan import TrainingPlan
+from msa_suites.models.training_plan import TrainingPlan, completed
 from msa_suites.reproduction.ablations_plan import (
     BASE,
     DENSE,
@@ -86,7 +86,8 @@ def run(
     file = setup.out / FOLDER / f"{experiment.name}-{seed}.json"
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["schema"] == SCHEMA and kept["plan"] == wanted:
+        told = {**kept["plan"], "training": completed(kept["plan"]["training"])}
+        if kept["schema"] == SCHEMA and told == wanted:
             result: dict[str, Any] = kept["result"]
             return result
     except (OSError, ValueError, KeyError, TypeError):

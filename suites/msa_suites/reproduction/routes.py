@@ -131,7 +131,7 @@ def _trained(log: Path) -> tuple[dict[str, Any], str] | None:
 def _told(name: str, folder: Path) -> dict[str, Any]:
     """What a model's training log says of it."""
     record = json.loads((folder / "training.json").read_text())
-    plan = record["plan"]
+    plan = completed(record["plan"])
     return {
         "name": name,
         "route": plan["route"],
