@@ -120,9 +120,10 @@ def _front(recorded: Mapping[str, Recorded], sections: Mapping[str, Section | No
     parts.append(f"{heading('Build it again')}\n{lines}\n")
     total = sum(one.seconds for one in recorded.values())
     parts.append(
-        f"It takes about {max(1, round(total / 60))} min on the machine below and leaves its data "
-        "in `data/`; `--resume` goes on with what is missing. Of a section that is there already, "
-        "delete the file first.\n"
+        f"The last calls took {max(1, round(total / 60))} min on the machine below; models and "
+        "short conversions that were trained before were taken over, and training them takes up "
+        "to two hours more. The data are in `data/`; `--resume` goes on with what is missing. Of a "
+        "section that is there already, delete the file first.\n"
     )
     parts.append(table(("measured on", ""), _machine(first.setup)))
     odd = [name for name, one in recorded.items() if one.setup != first.setup]
