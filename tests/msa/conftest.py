@@ -8,14 +8,6 @@ import torch
 from .retrofitted import MODELS, tiny
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(params=sorted(MODELS))
 def model(request):
     kind, more = MODELS[request.param]

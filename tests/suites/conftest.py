@@ -44,11 +44,3 @@ def workers_share_their_imports():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "Worker", start)
         yield
-
-
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -52,17 +52,12 @@ SHOWN_BY = {
 MOST = ("lengths-127-128-129", "chunk-inside-block", "bfloat16")
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(scope="module")
 def materials():
     return Materials(keep=True)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _faces(fault):

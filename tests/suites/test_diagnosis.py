@@ -8,7 +8,6 @@ import faulty_buffers as buffers
 import faulty_quantized as quantized
 import faulty_selecting as selecting
 import pytest
-import torch
 
 import msa_kernels
 from msa_suites.cases import case_named
@@ -81,17 +80,12 @@ CAUSES = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(scope="module")
 def materials():
     return Materials(keep=True)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("fault", CAUSES, ids=lambda fault: fault.__name__)

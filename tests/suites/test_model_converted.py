@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from msa_suites.models.attention import MsaSettings, settings_for, use_dense, use_msa
 from msa_suites.models.loading import load_model
@@ -45,9 +44,9 @@ def test_it_is_asked_by_its_own_branch(model):
     )
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_text_within_a_percent_of_dense(model, corpus):
     """Of the dense model that it was converted from, at k 16."""
-    torch.set_num_threads(1)
     dense = perplexity(load_model(str(EMBEDDED))[0], corpus, length=2048, windows=8)
     use_msa(model, settings_for(model, {"topk": 16}))
     sparse = perplexity(model, corpus, length=2048, windows=8)
@@ -55,8 +54,8 @@ def test_text_within_a_percent_of_dense(model, corpus):
     assert sparse <= 1.01 * dense
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_it_recalls_with_four_blocks(model, corpus):
-    torch.set_num_threads(1)
     use_msa(model, settings_for(model, {}))
     found = recall_by_length(model, corpus, [2048], contexts=4, seed=11)
     use_msa(model, settings_for(model, {"scorer": "random"}))

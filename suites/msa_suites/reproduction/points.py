@@ -18,8 +18,8 @@ from msa_suites.quality.sweep import read_items, sweep_items
 from msa_suites.reproduction.estimates import mean, proportion
 from msa_suites.reproduction.setup import Setup, load
 
-#: Tokens per block: the length is a small model's, so the block is smaller than the paper's 128.
-BLOCK = 32
+#: Tokens per block where a point names none: of a small model's length, so below the paper's 128.
+BLOCK = MsaSettings().block
 #: Name of the scorer column where attention is dense.
 DENSE = "dense"
 
