@@ -70,10 +70,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def kernels(session: nox.Session) -> None:
-    """The Triton kernels without a GPU: interpreted against the reference, and compiled."""
+    """The kernels without a GPU: interpreted or simulated against the reference, and compiled."""
     install(session, "-e", ".[asv,dev,triton]")
     session.run(
-        *("python", "-P", "-m", "pytest", "tests/kernels/triton"),
+        *("python", "-P", "-m", "pytest", "tests/kernels/triton", "tests/kernels/gluon"),
         "tests/kernels/test_hub_package_runs.py",
         *("-n", "auto", "--dist", "worksteal", *session.posargs),
         env={"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},

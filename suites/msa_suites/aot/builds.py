@@ -75,3 +75,38 @@ FULL = (
     *(Build("float32", 16, 4, 32, block, 16) for block in (16, 64)),
 )
 BUILDS = {"quick": QUICK, "standard": STANDARD, "full": tuple(dict.fromkeys(FULL))}
+
+#: Implementations of ours that are compiled where none is named.
+OURS = ("triton", "sm100", "sm90")
+#: Those that are written for some architectures only.
+WRITTEN_FOR = {"sm100": ("sm_100a", "sm_103a"), "sm90": ("sm_90a",)}
+_GLUON_QUICK = (
+    *(Build("bfloat16", 64, 4, dim, 128, 16, cache_dtype=E4M3) for dim in (128,)),
+    *(Build("bfloat16", 64, 4, dim, 128, 16) for dim in (64, 128)),
+)
+_GLUON_STANDARD = (
+    *_GLUON_QUICK,
+    Build(E4M3, 64, 4, 128, 128, 16),
+    Build("float16", heads=32, groups=4, dim=64, block=64, topk=8),
+)
+_GLUON_FULL = (
+    *_GLUON_STANDARD,
+    Build(E4M3, 64, 4, 64, 128, 16),
+    Build("float16", 64, 4, 64, 128, 16, cache_dtype=E4M3),
+    *(Build("bfloat16", 64, 4, 128, block, 16) for block in (16, 32, 64)),
+    *(Build("bfloat16", 4 * share, 4, 128, 128, 16) for share in (1, 3, 8)),
+    Build("bfloat16", 64, 4, 32, 128, 64),
+)
+#: The same of the kernels in Gluon, which take fewer shapes.
+GLUON_BUILDS = {"quick": _GLUON_QUICK, "standard": _GLUON_STANDARD, "full": _GLUON_FULL}
+
+
+def builds_of(implementation: str) -> dict[str, tuple[Build, ...]]:
+    """Profile -> shapes that an implementation is compiled for."""
+    return GLUON_BUILDS if implementation in WRITTEN_FOR else BUILDS
+
+
+def architectures_of(implementation: str, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of ``asked`` that an implementation is written for."""
+    known = WRITTEN_FOR.get(implementation, tuple(ARCHITECTURES))
+    return tuple(arch for arch in dict.fromkeys(asked) if arch in known)

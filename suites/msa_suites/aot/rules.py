@@ -26,6 +26,8 @@ SHARED_BYTES = {
     "sm_100a": 232_448,
     "sm_103a": 232_448,
 }
+#: A head dim up to which nothing may spill in any shape.
+_SMALL = 64
 #: Columns of tensor memory. A kernel that wants more compiles to an empty one.
 TENSOR_MEMORY = 512
 
@@ -38,11 +40,16 @@ class Rule:
         matrix: ``best``: the architecture's fastest matrix instruction; ``any``: some; ``none``.
         spill_bytes: of stack, at most.
         wide: of tensors that are never all in E4M3: new tokens, gradients.
+        bulk: whether it copies tiles by tensor maps.
+        odd_spill_bytes: at most, at a D of 128 with one head a group or a number of them that is
+            no power of two.
     """
 
     matrix: str = "none"
     spill_bytes: int = 0
     wide: bool = False
+    bulk: bool = False
+    odd_spill_bytes: int = 0
 
 
 #: The kernels of the implementation ``triton``: each is launched in every build. Products of the
@@ -61,6 +68,16 @@ RULES = {
     # triton 3.6 for sm_100a puts one register aside, once and outside of its loop.
     "merge_tile": Rule(spill_bytes=8),
 }
+#: Those in Gluon: tiles come by bulk copies. The rows and heads of gathered queries are found by
+#: divisions, which triton 3.6 cannot hold beside 128 x 128 outputs where heads are odd.
+GLUON_RULES = {
+    "score_blocks": Rule("best", bulk=True),
+    "attend_units": Rule("best", bulk=True, odd_spill_bytes=512),
+    "attend_pages": Rule("best", bulk=True),
+    "merge_tile": RULES["merge_tile"],
+}
+#: Implementation -> its kernels.
+KERNELS = {"triton": RULES, "sm100": GLUON_RULES, "sm90": GLUON_RULES}
 
 
 def matrix_unit(instructions: Mapping[str, int], arch: str) -> float:
@@ -78,7 +95,7 @@ def _sizes(build: Build) -> dict[str, int]:
 
 def broken(kernel: str, found: Mapping[str, Any], arch: str, build: Build) -> str:
     """What is wrong with a compiled kernel, or nothing."""
-    rule = RULES.get(kernel.partition(".")[0], Rule())
+    rule = {**RULES, **GLUON_RULES}.get(kernel.partition(".")[0], Rule())
     unit = matrix_unit(found["instructions"], arch)
     wanted = 0.0 if build.dtype == "float32" else {"best": 1.0, "any": 0.5}.get(rule.matrix, 0.0)
     problems = [
@@ -97,10 +114,15 @@ def broken(kernel: str, found: Mapping[str, Any], arch: str, build: Build) -> st
             f"shared memory: wanted at most {SHARED_BYTES[arch]} bytes on {arch}, "
             f"got {found['shared_bytes']}"
         )
-    if found["spill_bytes"] > rule.spill_bytes:
+    share = build.heads // build.groups
+    odd = build.dim > _SMALL and (share == 1 or share & (share - 1))
+    ceiling = max(rule.spill_bytes, rule.odd_spill_bytes if odd else 0)
+    if found["spill_bytes"] > ceiling:
         problems.append(
-            f"spills: wanted at most {rule.spill_bytes} bytes of stack, got {found['spill_bytes']}"
+            f"spills: wanted at most {ceiling} bytes of stack, got {found['spill_bytes']}"
         )
+    if rule.bulk and not found["instructions"].get("cp.async.bulk"):
+        problems.append("instructions: wanted cp.async.bulk, got none")
     if unit < wanted:
         name = MATRIX[arch] if wanted == 1.0 else "a matrix instruction"
         listed = ", ".join(found["instructions"]) or "none"

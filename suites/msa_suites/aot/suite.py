@@ -15,8 +15,14 @@ from typing import Any
 from msa_harness.attestation import ran
 from msa_harness.client import CallFailedError, Worker, WorkerError
 from msa_harness.records import Sample
-from msa_suites.aot.builds import ARCHITECTURES, BUILDS, DEFAULT_ARCHITECTURES, Build
-from msa_suites.aot.rules import RULES, broken, matrix_unit
+from msa_suites.aot.builds import (
+    ARCHITECTURES,
+    DEFAULT_ARCHITECTURES,
+    Build,
+    architectures_of,
+    builds_of,
+)
+from msa_suites.aot.rules import KERNELS, broken, matrix_unit
 from msa_suites.case import E4M3
 from msa_suites.session import Session
 from msa_suites.together import merged
@@ -65,15 +71,16 @@ def measure(session: Session) -> Iterator[list[Sample]]:
     """Every build of the profile on both sides."""
     sources = [
         partial(_measured, session, label, arch)
-        for label in session.sides
-        for arch in DEFAULT_ARCHITECTURES
+        for label, side in session.sides.items()
+        for arch in architectures_of(side.implementation, DEFAULT_ARCHITECTURES)
     ]
     yield from merged(sources)
 
 
 def _measured(session: Session, label: str, arch: str) -> Iterator[list[Sample]]:
     try:
-        for one in compiled(session, label, arch, BUILDS[session.profile]):
+        builds = builds_of(session.sides[label].implementation)[session.profile]
+        for one in compiled(session, label, arch, builds):
             yield _samples(session, label, one)
     except CannotCompileError as error:
         if label == "head":
@@ -143,9 +150,8 @@ def _absent(
     implementation: str, names: dict[str, int], arch: str, build: Build, text: str
 ) -> Iterator[Compiled]:
     """Kernels of ours that no launcher launches any more: a rule for them would hold for ever."""
-    if implementation != "triton":
-        return
-    wanted = {name for name, rule in RULES.items() if not (rule.wide and build.dtype == E4M3)}
+    rules = KERNELS.get(implementation, {})
+    wanted = {name for name, rule in rules.items() if not (rule.wide and build.dtype == E4M3)}
     for kernel in sorted(wanted - {name.partition(".")[0] for name in names}):
         problem = f"wanted a launch of it, got launches of {', '.join(names)}"
         yield Compiled(kernel, arch, build, problem, ran=text)

@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from msa_suites.aot.builds import ARCHITECTURES, DEFAULT_ARCHITECTURES
+    from msa_suites.aot.builds import ARCHITECTURES, DEFAULT_ARCHITECTURES, OURS
 
-    options.add_implementation(parser, "triton")
+    parser.add_argument(
+        "--implementation",
+        metavar="NAME",
+        help="a name from `msa-bench list implementations`, or module:object "
+        f"(default: {', '.join(OURS)}, each for the architectures that it is written for)",
+    )
     parser.add_argument(
         "--arch",
         nargs="+",
@@ -32,14 +37,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from msa_suites.aot.builds import OURS
+
+    asked = [args.implementation] if args.implementation else list(OURS)
+    rows = [row for name in asked for row in _rows(args, name)]
+    if not rows:
+        named = ", ".join(args.kernel or ["no launch at all"])
+        raise ValueError(f"--kernel: wanted one that is launched, got {named}")
+    ran = list(dict.fromkeys(row.ran for row in rows))
+    document = {"kernels": [_row(row) for row in rows], "ran": ran}
+    if args.json:
+        options.print_json(document)
+    else:
+        _print(rows)
+    return 1 if any(row.problem for row in rows) else 0
+
+
+def _rows(args: argparse.Namespace, implementation: str) -> list[Compiled]:
+    """The launches of one implementation, for those of the architectures that it is written for."""
     from msa_suites import runner
+    from msa_suites.aot.builds import WRITTEN_FOR, architectures_of
     from msa_suites.aot.suite import compiled
     from msa_suites.plan import plan_conformance
     from msa_suites.session import Session
     from msa_suites.together import merged
 
-    args.python = args.path = None
-    plan = plan_conformance(args)
+    architectures = architectures_of(implementation, tuple(args.arch))
+    if not architectures:
+        if args.implementation:
+            wanted = " or ".join(WRITTEN_FOR[implementation])
+            raise ValueError(f"--arch: wanted {wanted} of {implementation}, got {args.arch[0]}")
+        return []
+    builds = _builds(args, implementation)
+    side = argparse.Namespace(implementation=implementation, python=None, path=None)
+    plan = plan_conformance(side)
     with runner.progress("aot", options.stderr_console()) as say:
         session = Session(
             sides=plan.sides,
@@ -49,29 +80,19 @@ def run(args: argparse.Namespace) -> int:
             threads=1,
             say=say,
         )
-        builds = _builds(args)
-        sources = [
-            partial(compiled, session, "head", arch, builds) for arch in dict.fromkeys(args.arch)
-        ]
-        rows = sorted(merged(sources), key=lambda row: (row.build.name, row.kernel, row.arch))
-    if not rows:
-        asked = ", ".join(args.kernel or ["no launch at all"])
-        raise ValueError(f"--kernel: wanted one that is launched, got {asked}")
-    document = {"kernels": [_row(row) for row in rows], "ran": rows[0].ran}
-    if args.json:
-        options.print_json(document)
-    else:
-        _print(rows)
-    return 1 if any(row.problem for row in rows) else 0
+        sources = [partial(compiled, session, "head", arch, builds) for arch in architectures]
+        return sorted(merged(sources), key=lambda row: (row.build.name, row.kernel, row.arch))
 
 
-def _builds(args: argparse.Namespace) -> tuple[Build, ...]:
-    from msa_suites.aot.builds import BUILDS
+def _builds(args: argparse.Namespace, implementation: str) -> tuple[Build, ...]:
+    from msa_suites.aot.builds import BUILDS, GLUON_BUILDS, builds_of
 
-    known = {build.name: build for build in BUILDS["full"]}
-    if args.build:
-        return tuple(known[name] for name in options.pick("--build", args.build, known))
-    return BUILDS[args.profile]
+    mine = builds_of(implementation)
+    if not args.build:
+        return mine[args.profile]
+    known = {one.name: one for table in (BUILDS, GLUON_BUILDS) for one in table["full"]}
+    asked = options.pick("--build", args.build, known)
+    return tuple(one for one in mine["full"] if one.name in asked)
 
 
 def _row(row: Compiled) -> dict[str, Any]:
@@ -111,4 +132,6 @@ def _print(rows: list[Compiled]) -> None:
         if row.problem:
             console.print(f"FAILED {row.item} {row.arch}: {row.problem}", markup=False)
     good = sum(not row.problem for row in rows)
-    print(f"{rows[0].ran}: {good} of {len(rows)} kernels are as they must be")
+    for ran in dict.fromkeys(row.ran for row in rows):
+        print(ran)
+    print(f"{good} of {len(rows)} kernels are as they must be")

@@ -38,11 +38,11 @@ def aot(*argv, **how):
 
 
 def test_every_kernel_is_as_it_must_be_on_both_architectures():
-    code, document = aot()
+    code, document = aot("--implementation", "triton")
     kernels = document["kernels"]
     assert code == 0, [one for one in kernels if not one["ok"]]
     assert all(one["ok"] and one["registers"] > 0 for one in kernels)
-    assert document["ran"].startswith("msa_kernels.triton_ops")
+    assert document["ran"][0].startswith("msa_kernels.triton_ops")
     for arch, best in (("sm_90a", "wgmma.mma_async"), ("sm_100a", "tcgen05.mma")):
         mine = [one for one in kernels if one["arch"] == arch]
         assert len(mine) == 15  # with two versions of triton 60 compilations

@@ -1,0 +1,158 @@
+"""The newest tokens over a paged cache: attention to selected pages."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from msa import calls, calls_paged, checks
+from msa.quantized import E4M3, output_dtype
+from msa_kernels.gluon_ops.arms import BLOCKS, DIMS, Arm, require_cached, require_size
+from msa_kernels.gluon_ops.decoding.kernel import attend_pages
+from msa_kernels.gluon_ops.decoding.planning import plan_slots
+from msa_kernels.gluon_ops.launching import as_matrix, boxes, gl_float, launch, merge_slots
+
+#: Rows of a product, M, of which a group's heads are used.
+ROWS = 128
+#: Tiles of logits and outputs.
+TILES = 2
+#: Bytes of shared memory that a program has for tiles, and pages that are on their way at most.
+_SHARED = 226 << 10
+_STAGES = 4
+#: Programs that keep a GPU busy; below it the slots of a query are split among more.
+_PROGRAMS = 256
+Factors = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def sparse_decode(
+    arm: Arm,
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    selection: Tensor,
+    *,
+    page_table: Tensor,
+    k_lens: Tensor,
+    scale: float,
+    q_descale: Tensor | None = None,
+    k_descale: Tensor | None = None,
+    v_descale: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Attention of the newest ``Q`` tokens of every request over selected pages of the cache.
+
+    Reads the selected pages and no others, each query by its own selection. Not differentiable.
+
+    Args:
+        arm: where to run.
+        q: ``[B, Q, Hq, D]``, float16, bfloat16 or E4M3; the last query of a request sits on its
+            last key.
+        k_pages: ``[P, Hkv, block, D]``, of the same dtype or in E4M3; a page holds one block.
+        v_pages: ``[P, Hkv, block, D]``, of k_pages' dtype.
+        selection: int32 ``[B, Q, Hkv, k]``; negative entries are empty, in any place.
+        page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
+        k_lens: int32 ``[B]``, keys of every request, the newest included.
+        scale: factor on the logits.
+        q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
+        k_descale: float32 ``[Hkv]``, those of the keys.
+        v_descale: float32 ``[Hkv]``, those of the values.
+
+    Returns:
+        out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
+
+    Raises:
+        ValueError: a shape, a length or a size that cannot be; the message names it.
+        TypeError: a dtype that is not as wanted.
+    """
+    calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, read=arm.simulated)
+    factors = (q_descale, k_descale, v_descale)
+    calls.check_factors(("q", q, factors[0]), axis=2, read=arm.simulated)
+    calls.check_factors(("k", k_pages, factors[1]), ("v", v_pages, factors[2]), read=arm.simulated)
+    checks.require_scale("scale", scale)
+    arm.require(
+        q=q,
+        k_pages=k_pages,
+        v_pages=v_pages,
+        selection=selection,
+        page_table=page_table,
+        k_lens=k_lens,
+    )
+    require_size("q", "a head dim", q.shape[3], DIMS)
+    require_size("k_pages", "a block", k_pages.shape[2], BLOCKS)
+    require_cached("k_pages", k_pages, "q", q)
+    if q.shape[2] // k_pages.shape[1] > ROWS:
+        share = q.shape[2] // k_pages.shape[1]
+        raise ValueError(f"q: wanted at most {ROWS} heads a group, got {share}")
+    out = q.new_empty(q.shape, dtype=output_dtype(q))
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    attend_selected(
+        arm, q, k_pages, v_pages, selection, out, lse,
+        page_table=page_table, k_lens=k_lens, scale=scale, factors=factors,
+    )  # fmt: skip
+    return out, lse
+
+
+def attend_selected(
+    arm: Arm,
+    q: Tensor,
+    k_pages: Tensor,
+    v_pages: Tensor,
+    selection: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    *,
+    page_table: Tensor,
+    k_lens: Tensor,
+    scale: float,
+    factors: Factors = (None, None, None),
+) -> None:
+    """Fill in ``out`` ``[B, Q, Hq, D]`` and ``lse`` ``[B, Q, Hq]``, both contiguous."""
+    heads, dim = q.shape[2:]
+    groups, block = k_pages.shape[1:3]
+    topk = selection.shape[3]
+    items = q.shape[0] * q.shape[1] * groups
+    outs = out.new_empty((*q.shape[:2], heads, topk, dim))
+    lses = lse.new_full((*q.shape[:2], heads, topk), -torch.inf)
+    if items and k_pages.numel() and page_table.numel():
+        slots = plan_slots(selection, page_table=page_table, k_lens=k_lens, block=block)
+        parts = min(topk, triton.cdiv(_PROGRAMS, items))
+        run = triton.cdiv(topk, parts)
+        if q.dtype == E4M3:
+            q = q.half()  # which has all of its values; beside the pages it is small
+        page = block * dim * k_pages.element_size()
+        # Beside the pages: the queries, and the weights of each tile.
+        room = _SHARED - ROWS * (dim + TILES * block) * q.element_size()
+        wides = 0
+        if k_pages.dtype != q.dtype:
+            wide = 2 * block * dim * q.element_size()
+            wides = 2 if room >= 2 * wide + 4 * page else 1
+            room -= wides * wide
+        launch(
+            arm,
+            attend_pages,
+            (items, triton.cdiv(topk, run)),
+            boxes(as_matrix(q, dim), ROWS, dim),
+            boxes(as_matrix(k_pages, dim), block, dim),
+            boxes(as_matrix(v_pages, dim), block, dim),
+            outs,
+            lses,
+            slots.counts,
+            slots.places,
+            *(None if x is None else x.contiguous() for x in factors),
+            run,
+            float(scale),
+            near=q,
+            GROUPS=groups,
+            SHARE=heads // groups,
+            DIM=dim,
+            BLOCK=block,
+            TOPK=topk,
+            ROWS=ROWS,
+            STAGES=max(min(room // (2 * page), _STAGES), 1),
+            TILES=TILES,
+            WIDES=wides,
+            WIDE=gl_float(q.dtype),
+            Q_BYTES=ROWS * dim * q.element_size(),
+            PAGE_BYTES=page,
+        )
+    merge_slots(arm, *(x.flatten(0, 1) for x in (outs, lses, out, lse)))

@@ -1,0 +1,50 @@
+"""What kernels share: the softmax of one tile, and tiles that change their dtype."""
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+
+@gluon.jit
+def logit_factor(
+    q_factors, k_factors, scale, head, group, ROWS: gl.constexpr, layout: gl.constexpr
+):
+    """What logits are times, with exponents to base two; ``head`` is that of each row."""
+    factor = gl.full([ROWS], 1.0, gl.float32, layout) * (scale * 1.4426950408889634)
+    if q_factors is not None:
+        factor = factor * gl.load(q_factors + head)
+    if k_factors is not None:
+        factor = factor * gl.load(k_factors + group)
+    return factor
+
+
+@gluon.jit
+def softmax_tile(logit, factor, newest, live, BLOCK: gl.constexpr, layout: gl.constexpr):
+    """Weights of up to 1, what outputs are to be times, and the LSE of each row.
+
+    A row sees the tokens up to ``newest`` if it is ``live``; else its weights are 0.
+    """
+    token = gl.arange(0, BLOCK, gl.SliceLayout(0, layout))
+    seen = (token[None, :] <= newest[:, None]) & live[:, None]
+    logit = gl.where(seen, logit * factor[:, None], float("-inf"))
+    top = gl.max(logit, 1)
+    top = gl.where(top == float("-inf"), 0.0, top)
+    weight = gl.exp2(logit - top[:, None])
+    total = gl.sum(weight, 1)
+    lse = (top + gl.log2(total)) * 0.6931471805599453
+    return weight, 1.0 / gl.where(total == 0.0, 1.0, total), lse
+
+
+@gluon.jit
+def widen_rows(source, into, rows, ROWS: gl.constexpr, DIM: gl.constexpr):
+    """``source`` in the dtype of ``into``, which may be itself, with zeros from row ``rows`` on.
+
+    What lies behind a last key may be NaN, of which a weight of 0 leaves NaN. Products and copies
+    see the rows once the caller has put a fence behind.
+    """
+    warps: gl.constexpr = gl.num_warps()
+    layout: gl.constexpr = gl.BlockedLayout(
+        [1, 8], [32 // (DIM // 8), DIM // 8], [warps, 1], [1, 0]
+    )
+    row = gl.arange(0, ROWS, gl.SliceLayout(1, layout))
+    value = source.load(layout).to(into.dtype)
+    into.store(gl.where((row < rows)[:, None], value, gl.zeros_like(value)))
