@@ -39,6 +39,8 @@ if _FOUND:
     from msa_kernels.gluon_ops.decoding import sparse_decode
     from msa_kernels.gluon_ops.pipeline import attend, attend_paged
     from msa_kernels.gluon_ops.scoring import block_scores, paged_block_scores
+    from msa_kernels.triton_ops.combining import combine
+    from msa_kernels.triton_ops.selecting import select_blocks
 
 
 class Implementation:
@@ -75,6 +77,9 @@ class Implementation:
             self.attend_paged: Callable[..., object] = partial(attend_paged, arm)
             if not arm.simulated:
                 self.launches: Callable[..., None] = partial(_launches.launches, arm)
+                # What lies between scores and attention is no matter of an architecture.
+                self.select_blocks: Callable[..., object] = select_blocks
+                self.combine: Callable[..., object] = combine
 
     def unavailable(self) -> str | None:
         """Why it cannot run here, or None."""
