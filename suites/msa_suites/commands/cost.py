@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from msa_suites.commands.options import add_json, positive, print_json
+
+if TYPE_CHECKING:
+    from msa_suites.speed.predicting import Prediction
 
 DEFAULT_LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
 
@@ -41,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rate of a device; with --bytes-per-second, adds the roofline floor in seconds",
     )
     parser.add_argument("--bytes-per-second", type=float, default=None, help="rate of its memory")
+    parser.add_argument(
+        "--on",
+        choices=("B200", "H100"),
+        help="also predict the kernels of sm100 (B200) or sm90 (H100): time, and what bounds it",
+    )
     add_json(parser)
 
 
@@ -64,11 +73,32 @@ def run(args: argparse.Namespace) -> int:
                 bytes_per_second=rates[1],
             )
             row |= {"floor_seconds": floor.seconds, "floor_bound": floor.bound}
+    found: list[Prediction] = []
+    if args.on:
+        from msa_suites.speed.predicting import DEVICES, predictions
+
+        found = predictions(shape, args.lengths, DEVICES[args.on])
+        document["kernels"] = [one.as_dict() for one in found]
     if args.json:
         print_json(document)
         return 0
     _print_table(document)
+    if found:
+        _print_kernels(found, args.on)
     return 0
+
+
+def _print_kernels(found: list[Prediction], device: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Floors on {device}, ms: the longest is the prediction")
+    for name in ("kernel", "tokens", "predicted", "bound by", *found[0].budget):
+        table.add_column(name, justify="left" if name == "kernel" else "right")
+    for one in found:
+        budget = (f"{1e3 * seconds:.3g}" for seconds in one.budget.values())
+        table.add_row(one.kernel, str(one.length), f"{1e3 * one.seconds:.3g}", one.bound, *budget)
+    Console(width=130).print(table)
 
 
 def _print_table(document: dict[str, object]) -> None:
