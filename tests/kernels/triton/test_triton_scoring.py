@@ -103,7 +103,8 @@ def test_some_rows_are_part_of_the_whole(low, high):
     whole = block_scores(q, k, **shape.packing, scale=0.2)
     part = torch.full((high - low, *whole.shape[1:]), -torch.inf)
     launching.score_rows(q, k, part, low, **shape.packing, scale=0.2)
-    assert torch.equal(part, whole[low:high])
+    # The interpreter's products are those of a BLAS, some of which round a row by its place.
+    torch.testing.assert_close(part, whole[low:high], rtol=1e-6, atol=1e-6)
 
 
 def test_no_queries():
