@@ -80,12 +80,10 @@ BUILDS = {"quick": QUICK, "standard": STANDARD, "full": tuple(dict.fromkeys(FULL
 OURS = ("triton", "sm100", "sm90")
 #: Those that are written for some architectures only.
 WRITTEN_FOR = {"sm100": ("sm_100a", "sm_103a"), "sm90": ("sm_90a",)}
-_GLUON_QUICK = (
-    *(Build("bfloat16", 64, 4, dim, 128, 16, cache_dtype=E4M3) for dim in (128,)),
-    *(Build("bfloat16", 64, 4, dim, 128, 16) for dim in (64, 128)),
-)
+_GLUON_QUICK = (*QUICK, Build("bfloat16", 64, 4, dim=64, block=128, topk=16))
 _GLUON_STANDARD = (
     *_GLUON_QUICK,
+    Build("bfloat16", 64, 4, 128, 128, 16),
     Build(E4M3, 64, 4, 128, 128, 16),
     Build("float16", heads=32, groups=4, dim=64, block=64, topk=8),
 )
