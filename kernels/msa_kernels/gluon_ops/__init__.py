@@ -1,9 +1,9 @@
 """Kernels in Gluon for SM100 (Blackwell), with a second arm for SM90 (Hopper).
 
-One schedule, two arms: copies, barriers, slots and masks are the same lines; the matrix products
-go to tensor memory by ``tcgen05`` or stay in registers by ``wgmma``. So what a Hopper card runs
-vouches for all but the products of a Blackwell one. :mod:`simulating` runs the same source on a
-CPU.
+One schedule, two arms: plans, masks, addresses and the rings of keys and pages are the same lines;
+the matrix products go to tensor memory by ``tcgen05`` or stay in registers by ``wgmma``, and with
+them go their signals. So what a Hopper card runs vouches for the former. :mod:`simulating` runs the
+source of both on a CPU.
 
 Four implementations: ``sm100`` and ``sm90``, each on its own GPUs and nowhere else, and
 ``sm100_simulated`` and ``sm90_simulated`` on a CPU. This module imports without triton; then none

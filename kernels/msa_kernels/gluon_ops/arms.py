@@ -73,7 +73,7 @@ class Arm:
                 )
 
 
-#: Products are exact in float32 sums; of float32 itself tensor cores keep 11 bits.
+#: Of float32 itself tensor cores keep 11 bits.
 DTYPES = (torch.float16, torch.bfloat16, E4M3)
 #: What fits a swizzle of bulk copies and the depth of a product of eight-bit elements.
 DIMS = (32, 64, 128)

@@ -60,8 +60,8 @@ def boxes(x: Tensor, rows: int, columns: int, *, gathered: bool = False) -> Tens
 
 def as_matrix(x: Tensor, columns: int) -> Tensor:
     """``x`` as ``[n, columns]`` that bulk copies can read: itself where it lies so, else a copy."""
-    flat = x if x.is_contiguous() and x.data_ptr() % 16 == 0 else x.contiguous().clone()
-    return flat.view(-1, columns)
+    flat = x.contiguous()
+    return (flat.clone() if flat.data_ptr() % 16 else flat).view(-1, columns)
 
 
 def merge_slots(arm: Arm, outs: Tensor, lses: Tensor, out: Tensor, lse: Tensor) -> None:

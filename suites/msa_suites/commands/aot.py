@@ -92,7 +92,11 @@ def _builds(args: argparse.Namespace, implementation: str) -> tuple[Build, ...]:
         return mine[args.profile]
     known = {one.name: one for table in (BUILDS, GLUON_BUILDS) for one in table["full"]}
     asked = options.pick("--build", args.build, known)
-    return tuple(one for one in mine["full"] if one.name in asked)
+    found = tuple(one for one in mine["full"] if one.name in asked)
+    if not found and args.implementation:
+        wanted = ", ".join(one.name for one in mine["full"])
+        raise ValueError(f"--build: wanted one of {wanted}, got {', '.join(asked)}")
+    return found
 
 
 def _row(row: Compiled) -> dict[str, Any]:

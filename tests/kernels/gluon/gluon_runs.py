@@ -18,7 +18,7 @@ SM100, SM90 = (arms.simulated(arm) for arm in arms.ARMS)
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of random tensors: two groups of two heads, blocks of 32, channels of 32."""
+    """A batch of random tensors: blocks of 32, channels of 32."""
 
     queries: tuple[int, ...] = (5, 40)
     keys: tuple[int, ...] = (300, 40)
@@ -26,6 +26,12 @@ class Batch:
     topk: int = 4
     seed: int = 7
     eight_bits: bool = False
+    groups: int = 2
+    share: int = 2
+
+    @property
+    def heads(self):
+        return self.groups * self.share
 
     def draw(self, *shape):
         generator = torch.Generator().manual_seed(self.seed + sum(shape))
@@ -55,17 +61,17 @@ def _both(operation, oracle, arm, *tensors, **settings):
 
 
 def scores(arm, batch):
-    q = batch.draw(sum(batch.queries), 2, 32)
-    k = batch.cached(sum(batch.keys), 2 if batch.own_keys else 1, 32)
+    q = batch.draw(sum(batch.queries), batch.groups, 32)
+    k = batch.cached(sum(batch.keys), batch.groups if batch.own_keys else 1, 32)
     return _both(
         scoring.block_scores, reference.block_scores, arm, q, k, **batch.packing, scale=0.2
     )
 
 
 def attended(arm, batch):
-    q = batch.draw(sum(batch.queries), 4, 32)
-    k, v = (batch.cached(sum(batch.keys), 2, 32, seed)[..., 0] for seed in (1, 2))
-    chosen = batch.selection(len(q), 2)
+    q = batch.draw(sum(batch.queries), batch.heads, 32)
+    k, v = (batch.cached(sum(batch.keys), batch.groups, 32, seed)[..., 0] for seed in (1, 2))
+    chosen = batch.selection(len(q), batch.groups)
     oracle = reference.sparse_attention
     return _both(
         attention.sparse_attention, oracle, arm, q, k, v, chosen, **batch.packing, scale=0.2
@@ -80,15 +86,15 @@ def decoded(arm, batch):
         len(lengths) * width, generator=torch.Generator().manual_seed(batch.seed)
     )
     table = pages.view(len(lengths), width).int()
-    k, v = (batch.draw(len(pages), 2, 32, 32, seed)[..., 0] for seed in (1, 2))
+    k, v = (batch.draw(len(pages), batch.groups, 32, 32, seed)[..., 0] for seed in (1, 2))
     for request, length in enumerate(lengths.tolist()):
         for number, page in enumerate(table[request].tolist()):
             for cache in (k, v):
                 cache[page, :, max(0, min(32, length - number * 32)) :] = torch.nan
     if batch.eight_bits:
         k, v = (x.to(torch.float8_e4m3fn) for x in (k, v))
-    q = batch.draw(len(lengths), 1, 4, 32)
-    chosen = batch.selection(len(lengths), 1, 2)
+    q = batch.draw(len(lengths), 1, batch.heads, 32)
+    chosen = batch.selection(len(lengths), 1, batch.groups)
     beyond = chosen >= (-(-lengths // 32))[:, None, None, None]
     chosen = chosen.masked_fill(beyond, -1)
     return _both(

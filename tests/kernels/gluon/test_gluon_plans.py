@@ -78,13 +78,16 @@ def test_every_slot_that_counts_is_in_one_unit(lengths, data):
                     wanted.add(((row * groups + group) * topk + slot, number))
     for first, stop, start, group, offset, tokens in units.plan.tolist():
         assert stop - first <= queries
+        newest = max(
+            (int(place) // (groups * topk) for place in units.order[first:stop]), default=0
+        )
         for place in units.order[first:stop].tolist():
             row, inside = divmod(place, groups * topk)
             one = owner(ranges, row + low)
             number = int(chosen.flatten()[place])
             assert inside // topk == group
             assert start == one.k_start + number * block
-            assert tokens == min(block, one.k_len - number * block)
+            assert tokens == min(block, newest + offset + 1)
             assert row + offset == one.first_position + row + low - one.q_start - number * block
             seen.append((place, number))
     assert sorted(seen) == sorted(wanted)

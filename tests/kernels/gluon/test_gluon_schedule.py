@@ -9,10 +9,12 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 from gluon_runs import RUNS, SM90, SM100, Batch, assert_right, planted, simulated, with_keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msa import reference
 from msa_kernels.gluon_ops import attention, decoding, scoring
 from msa_kernels.gluon_ops.attention import kernel as attention_kernel
 from msa_kernels.gluon_ops.decoding import kernel as decoding_kernel
@@ -27,29 +29,40 @@ from msa_kernels.gluon_ops.simulating import (
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("arm", [SM100, SM90], ids=lambda arm: arm.name)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     stages=st.integers(1, 4),
     tiles=st.integers(2, 3),
     length=st.integers(1, 4),
-    rows=st.sampled_from([4, 32, 128]),
+    rows=st.sampled_from([16, 32, 128]),
     keys=st.lists(st.integers(0, 300), min_size=1, max_size=3),
     asked=st.lists(st.integers(0, 150), min_size=3, max_size=3),
     own=st.booleans(),
     eight=st.booleans(),
+    shape=st.sampled_from([(2, 2), (1, 1), (3, 3), (2, 5)]),
+    part=st.sampled_from([1, 7, 1000]),
 )
-def test_right_in_any_order(run, arm, seed, stages, tiles, length, rows, keys, asked, own, eight):
+def test_right_in_any_order(
+    run, arm, seed, stages, tiles, length, rows, keys, asked, own, eight, shape, part
+):
     """Random lengths, slots, runs and orders: no deadlock or race, nothing lost, right numbers."""
     queries = tuple(min(a, k) for a, k in zip(asked, keys, strict=False))
-    batch = Batch(queries, tuple(keys), own_keys=own, seed=seed % 1000, eight_bits=eight)
+    groups, share = shape
+    batch = Batch(
+        queries, tuple(keys), own_keys=own, seed=seed % 1000, eight_bits=eight,
+        groups=groups, share=share,
+    )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         for module, name in ((scoring, "STAGES"), (attention, "SLOTS")):
             patch.setattr(module, name, stages)
         for module in (scoring, attention, decoding):
             patch.setattr(module, "TILES", tiles)
         patch.setattr(attention, "RUN", length)
-        patch.setattr(attention, "ROWS", rows)
+        patch.setattr(attention, "ROWS", max(rows, share))
+        # So many rows a chunk; and one slot for wide pages, or two.
+        patch.setattr(attention, "_HELD", part * batch.heads * batch.topk * 32 * 2)
+        patch.setattr(decoding, "_SHARED", (140 if part == 1 else 226) << 8)
         patch.setattr(decoding, "_STAGES", stages)
         patch.setattr(decoding, "_PROGRAMS", length)
         choose = random.Random(seed).randrange
@@ -260,3 +273,41 @@ def test_a_wrong_row_is_seen_in_the_numbers(monkeypatch, run, function, old, new
     pair = simulated(monkeypatch, run, SM100, Batch((60, 40), (70, 40)), replaced=changed)
     with pytest.raises(AssertionError):
         assert_right(*pair)
+
+
+@pytest.mark.parametrize("arm", [SM100, SM90], ids=lambda arm: arm.name)
+def test_what_nobody_reads_may_be_nan(arm):
+    """Of a block that one query chose, what lies behind that query is read by nobody."""
+    q, k, v = (torch.randn(64, heads, 32).half() for heads in (2, 1, 1))
+    chosen = torch.zeros(64, 1, 2, dtype=torch.int32)
+    chosen[..., 1] = -1
+    chosen[40, 0, 1] = 1
+    k[41:], v[41:] = torch.nan, torch.nan
+    cu = torch.tensor([0, 64], dtype=torch.int32)
+    packing = {"cu_q": cu, "cu_k": cu, "block": 32}
+    got = attention.sparse_attention(arm, q, k, v, chosen, **packing, scale=0.2)
+    doubles = (x.double() for x in (q, k, v))
+    assert_right(got, reference.sparse_attention(*doubles, chosen, **packing, scale=0.2))
+
+
+@pytest.mark.parametrize("arm", [SM100, SM90], ids=lambda arm: arm.name)
+@pytest.mark.parametrize(("low", "high"), [(0, 13), (13, 45), (40, 45)])
+def test_some_rows_of_scores_are_part_of_the_whole(arm, low, high):
+    batch = Batch()
+    whole, _ = RUNS["scores"](arm, batch)
+    q, k = batch.draw(45, 2, 32), batch.cached(340, 1, 32)
+    part = torch.full((high - low, *whole.shape[1:]), -torch.inf)
+    scoring.score_rows(arm, q, k, part, low, **batch.packing, scale=0.2)
+    torch.testing.assert_close(part, whole[low:high], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["scores", "attention", "decode"])
+def test_no_fence_behind_new_barriers(monkeypatch, kernel):
+    whole = {
+        "scores": scoring_kernel.score_blocks,
+        "attention": attention_kernel.attend_units,
+        "decode": decoding_kernel.attend_pages,
+    }[kernel]
+    changed = planted(whole, ("fence_async_shared()", "pass"))
+    with pytest.raises(SimulationError, match="wanted a fence behind its initialisation"):
+        simulated(monkeypatch, kernel, SM100, LONG[kernel], replaced=changed)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls, checks
+from msa import calls
 from msa.quantized import E4M3, output_dtype
-from msa_kernels.gluon_ops.arms import BLOCKS, DIMS, Arm, require_cached, require_size
+from msa_kernels.gluon_ops.arms import Arm
 from msa_kernels.gluon_ops.attention.kernel import attend_units
 from msa_kernels.gluon_ops.attention.planning import plan_units
+from msa_kernels.gluon_ops.checking import Factors, check_attending
 from msa_kernels.gluon_ops.launching import as_matrix, boxes, gl_float, launch, merge_slots
 
 #: Rows of a product, M: queries times heads of a group.
@@ -18,7 +19,6 @@ ROWS = 128
 SLOTS, TILES, RUN = 2, 2, 16
 #: Bytes of partial outputs that are held at a time.
 _HELD = 1 << 31
-Factors = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def sparse_attention(
@@ -61,21 +61,14 @@ def sparse_attention(
         TypeError: a dtype that is not as wanted.
     """
     calls.check_attention(q, k, v, selection, cu_q, cu_k, block, read=arm.simulated)
-    calls.check_factors(
-        ("q", q, q_descale), ("k", k, k_descale), ("v", v, v_descale), read=arm.simulated
-    )
-    checks.require_scale("scale", scale)
+    factors = (q_descale, k_descale, v_descale)
+    check_attending(arm, q, k, v, factors, scale=scale, block=block, topk=selection.shape[2])
     arm.require(q=q, k=k, v=v, selection=selection, cu_q=cu_q, cu_k=cu_k)
-    require_size("q", "a head dim", q.shape[2], DIMS)
-    require_size("block", "a size", block, BLOCKS)
-    require_cached("k", k, "q", q)
-    if q.shape[1] // k.shape[1] > ROWS:
-        raise ValueError(f"q: wanted at most {ROWS} heads a group, got {q.shape[1] // k.shape[1]}")
     out = q.new_empty(q.shape, dtype=output_dtype(q))
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)
     attend_packed(
         arm, q, k, v, selection, out, lse, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale,
-        factors=(q_descale, k_descale, v_descale),
+        factors=factors,
     )  # fmt: skip
     return out, lse
 

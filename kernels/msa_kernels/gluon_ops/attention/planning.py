@@ -17,7 +17,7 @@ class Units:
             a list is a block of a group.
         plan: int32 ``[units, 6]``: where in ``order`` the unit begins and ends, the packed row of
             its block's first token, its group, what turns a row (counted from the first of these)
-            into a token of the block, and how many tokens the block has.
+            into a token of the block, and how many tokens of it the unit's queries see.
     """
 
     order: Tensor
@@ -48,6 +48,8 @@ def plan_units(
     """
     rows, groups, topk = selection.shape
     device = selection.device
+    if not rows:
+        return Units(selection.new_empty(0).long(), selection.new_empty((0, 6)))
     sequences = len(cu_q) - 1
     starts, ends = cu_k[:-1].long(), cu_k[1:].long()
     shift = ends - starts - cu_q[1:].long()  # of a packed row to its position
@@ -83,14 +85,18 @@ def plan_units(
     owner = torch.searchsorted(first, at, right=True) - 1
     number = at - first[owner]
     start = starts[owner] + number * block
+    offset = shift[owner] + low - number * block
+    # The newest query of a unit stands last in it. What even that one does not see is read by
+    # nobody, and may be NaN.
+    last = order[(begin + queries).minimum(stop).sub(1).clamp_min(0)] // (groups * topk)
     plan = torch.stack(
         [
             begin,
             (begin + queries).minimum(stop),
             start,
             of // lists,
-            shift[owner] + low - number * block,
-            (ends[owner] - start).clamp(0, block),
+            offset,
+            (last + offset + 1).clamp(0, block),
         ],
         1,
     )

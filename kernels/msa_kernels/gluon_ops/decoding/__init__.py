@@ -6,9 +6,10 @@ import torch
 import triton
 from torch import Tensor
 
-from msa import calls, calls_paged, checks
+from msa import calls_paged
 from msa.quantized import E4M3, output_dtype
-from msa_kernels.gluon_ops.arms import BLOCKS, DIMS, Arm, require_cached, require_size
+from msa_kernels.gluon_ops.arms import Arm
+from msa_kernels.gluon_ops.checking import Factors, check_attending
 from msa_kernels.gluon_ops.decoding.kernel import attend_pages
 from msa_kernels.gluon_ops.decoding.planning import plan_slots
 from msa_kernels.gluon_ops.launching import as_matrix, boxes, gl_float, launch, merge_slots
@@ -22,7 +23,6 @@ _SHARED = 226 << 10
 _STAGES = 4
 #: Programs that keep a GPU busy; below it the slots of a query are split among more.
 _PROGRAMS = 256
-Factors = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def sparse_decode(
@@ -41,7 +41,8 @@ def sparse_decode(
 ) -> tuple[Tensor, Tensor]:
     """Attention of the newest ``Q`` tokens of every request over selected pages of the cache.
 
-    Reads the selected pages and no others, each query by its own selection. Not differentiable.
+    Reads the selected pages and no others, each query by its own selection; but a pool of pages
+    that do not lie side by side is copied first. Not differentiable.
 
     Args:
         arm: where to run.
@@ -66,9 +67,10 @@ def sparse_decode(
     """
     calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, read=arm.simulated)
     factors = (q_descale, k_descale, v_descale)
-    calls.check_factors(("q", q, factors[0]), axis=2, read=arm.simulated)
-    calls.check_factors(("k", k_pages, factors[1]), ("v", v_pages, factors[2]), read=arm.simulated)
-    checks.require_scale("scale", scale)
+    check_attending(
+        arm, q, k_pages, v_pages, factors,
+        scale=scale, block=k_pages.shape[2], topk=selection.shape[3],
+    )  # fmt: skip
     arm.require(
         q=q,
         k_pages=k_pages,
@@ -77,12 +79,6 @@ def sparse_decode(
         page_table=page_table,
         k_lens=k_lens,
     )
-    require_size("q", "a head dim", q.shape[3], DIMS)
-    require_size("k_pages", "a block", k_pages.shape[2], BLOCKS)
-    require_cached("k_pages", k_pages, "q", q)
-    if q.shape[2] // k_pages.shape[1] > ROWS:
-        share = q.shape[2] // k_pages.shape[1]
-        raise ValueError(f"q: wanted at most {ROWS} heads a group, got {share}")
     out = q.new_empty(q.shape, dtype=output_dtype(q))
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     attend_selected(

@@ -9,6 +9,7 @@ from torch import Tensor
 from msa import calls, calls_paged, checks, fast
 from msa_kernels.gluon_ops.arms import Arm
 from msa_kernels.gluon_ops.attention import sparse_attention
+from msa_kernels.gluon_ops.checking import check_attending
 from msa_kernels.gluon_ops.decoding import sparse_decode
 from msa_kernels.gluon_ops.scoring import Factors, check_scoring, score_pages, score_rows
 from msa_kernels.triton_ops.selecting import select_of_pages, select_rows
@@ -78,6 +79,8 @@ def attend(
     calls.check_index(q_idx, k_idx, cu_q, cu_k, block, read=False)  # read above, if at all
     factors = (q_idx_descale, k_idx_descale)
     check_scoring(arm, q_idx, k_idx, factors, index_scale, block)
+    own = (q_descale, k_descale, v_descale)
+    check_attending(arm, q, k, v, own, scale=scale, block=block, topk=topk)
     checks.require_budget(topk, local_blocks, sink_blocks)
     arm.require(**floats, cu_q=cu_q, cu_k=cu_k)
     forced = {"local_blocks": local_blocks, "sink_blocks": sink_blocks}
@@ -151,8 +154,11 @@ def attend_paged(
     block = k_pages.shape[2]
     factors = (q_idx_descale, k_idx_descale)
     check_scoring(arm, q_idx, index_pages, factors, index_scale, block)
+    own = (q_descale, k_descale, v_descale)
+    check_attending(arm, q, k_pages, v_pages, own, scale=scale, block=block, topk=topk)
     checks.require_budget(topk, local_blocks, sink_blocks)
-    arm.require(q_idx=q_idx, index_pages=index_pages, page_table=page_table, k_lens=k_lens)
+    caches = {"k_pages": k_pages, "v_pages": v_pages, "index_pages": index_pages}
+    arm.require(q=q, q_idx=q_idx, **caches, page_table=page_table, k_lens=k_lens)
     pages = {"page_table": page_table, "k_lens": k_lens}
     scores = q.new_full((*q_idx.shape[:3], page_table.shape[1]), -torch.inf, dtype=torch.float32)
     score_pages(arm, q_idx, index_pages, scores, **pages, scale=index_scale, factors=factors)
@@ -195,6 +201,7 @@ def _select(
     """Scores and selection, int32 ``[Tq, Hkv, topk]``; a GPU never holds all the scores."""
     rows, groups, _ = q_idx.shape
     columns = triton.cdiv(len(k_idx), block)  # of one sequence that has all keys
+    q_idx, k_idx = q_idx.contiguous(), k_idx.contiguous()  # once, and not for each chunk
     selection = q_idx.new_empty((rows, groups, topk), dtype=torch.int32)
     chunk = rows if arm.simulated else max(_HELD // max(groups * columns, 1), 1)
     for low in range(0, rows, max(chunk, 1)):

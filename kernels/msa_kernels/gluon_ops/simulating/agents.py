@@ -33,7 +33,7 @@ class RaceError(SimulationError):
 
 
 class LostError(SimulationError):
-    """Something was left over: a copy in flight at the end, a row never or twice written."""
+    """A copy that nobody waited for, or an element that is written twice."""
 
 
 class BoundsError(SimulationError):

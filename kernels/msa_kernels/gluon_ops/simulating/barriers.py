@@ -22,6 +22,7 @@ class Barrier:
     name: str
     machine: Machine
     count: int = 0
+    fenced: bool = False
     pending: int = 0
     bytes_due: int = 0
     phase: int = 0
@@ -38,6 +39,19 @@ class Barrier:
             self.phase += 1
             self.pending = self.count
 
+    def fence(self) -> None:
+        """Copies and products will see that it is initialised."""
+        self.fenced = self.count > 0
+
+    def signal(self, agent: Agent) -> None:
+        """A product has ended.
+
+        Raises:
+            SimulationError: no fence came behind the initialisation.
+        """
+        self._require_fence()
+        self.arrive(agent)
+
     def arrive(self, agent: Agent, count: int = 1) -> None:
         self._require_start()
         if count > self.pending:
@@ -51,7 +65,7 @@ class Barrier:
         self.arrive(agent)
 
     def deliver(self, agent: Agent, size: int) -> None:
-        self._require_start()
+        self._require_fence()
         if size > self.bytes_due:
             raise SimulationError(
                 f"{self.name}: wanted {self.bytes_due} bytes more, {agent.name} brings {size}"
@@ -67,6 +81,13 @@ class Barrier:
 
         self.machine.pause(over, f"phase {parity} of {self.name}")
         join(self.machine.current.clock, self.heard)
+
+    def _require_fence(self) -> None:
+        self._require_start()
+        if not self.fenced:
+            raise SimulationError(
+                f"{self.name}: wanted a fence behind its initialisation, got none"
+            )
 
     def _require_start(self) -> None:
         if not self.count:

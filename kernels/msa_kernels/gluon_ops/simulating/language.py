@@ -67,6 +67,7 @@ class Language:
     ) -> None:
         self._machine = machine
         self._shared: list[Memory] = []
+        self._barriers: list[Barrier] = []
         self._names = 0
         self._loads: dict[int, list[Flight]] = {}
         self._groups: dict[int, list[list[Flight]]] = {}
@@ -139,7 +140,9 @@ class Language:
         if dtype == torch.int64:  # which here only barriers are
             name = self._name("barrier")
             count = shape[0] if len(shape) > 1 else 1
-            return Barriers(tuple(Barrier(f"{name}[{i}]", self._machine) for i in range(count)))
+            made = [Barrier(f"{name}[{i}]", self._machine) for i in range(count)]
+            self._barriers += made
+            return Barriers(tuple(made))
         return self._allocate("shared", dtype, shape, swizzled=True)
 
     def _allocate_tensor(self, dtype: torch.dtype, shape: Sequence[int], _: object = None) -> View:
@@ -157,6 +160,8 @@ class Language:
     def _fence(self) -> None:
         for memory in self._shared:
             memory.fence(self._machine.current)
+        for barrier in self._barriers:
+            barrier.fence()
 
     def _expect(self, barrier: Barriers, size: int) -> None:
         barrier.one.expect(self._machine.current, size)
@@ -228,7 +233,7 @@ class Language:
                 product = product + into.read(agent)
             into.write(product, agent)
             for barrier in mbarriers:
-                barrier.one.arrive(agent)
+                barrier.one.signal(agent)
 
         self._machine.launch(f"product into {into.memory.name}", land, in_order=True)
 

@@ -44,11 +44,14 @@ class Pointer:
         at = torch.as_tensor(self._at).long()
         live = torch.as_tensor(True if mask is None else mask)
         at, live = torch.broadcast_tensors(at, live)
-        out = live & ((at < 0) | (at >= self._written.numel()))
+        begin = self._tensor.storage_offset()
+        sizes = zip(self._tensor.shape, self._tensor.stride(), strict=True)
+        end = begin + (1 + sum((n - 1) * step for n, step in sizes)) * (self._tensor.numel() > 0)
+        out = live & ((at < begin) | (at >= end))
         if bool(out.any()):
             raise BoundsError(
-                f"{what}: wanted one of {self._written.numel()} elements of "
-                f"{list(self._tensor.shape)}, got {int(at[out].flatten()[0])}"
+                f"{what}: wanted an element of {list(self._tensor.shape)} from {begin} to {end}, "
+                f"got {int(at[out].flatten()[0])}"
             )
         return torch.where(live, at, 0), live
 
