@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from msa_kernels.gluon_ops.choosing import repeated
+
 
 @dataclass(frozen=True, slots=True)
 class Units:
@@ -57,12 +59,7 @@ def plan_units(
     sequence = torch.searchsorted(cu_q.long(), row, right=True) - 1
     newest = (row + shift[sequence]) // block  # [rows]
     chosen = selection.long()
-    taken = (chosen >= 0) & (chosen <= newest[:, None, None])
-    # Of equal blocks in a row the first counts: a stable sort puts it first among them.
-    ordered, places = torch.sort(chosen, dim=2, stable=True)
-    again = torch.zeros_like(taken)
-    again[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
-    taken &= ~torch.zeros_like(taken).scatter(2, places, again)
+    taken = (chosen >= 0) & (chosen <= newest[:, None, None]) & ~repeated(chosen)
     # Sequence s has the blocks from first[s] on, which leaves each as many as it needs.
     lists = tokens // block + sequences
     first = starts // block + torch.arange(sequences, device=device)

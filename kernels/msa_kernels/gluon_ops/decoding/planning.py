@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from msa_kernels.gluon_ops.choosing import repeated
+
 
 @dataclass(frozen=True, slots=True)
 class Slots:
@@ -36,12 +38,7 @@ def plan_slots(selection: Tensor, *, page_table: Tensor, k_lens: Tensor, block: 
     back = torch.arange(queries - 1, -1, -1, device=device)
     position = (k_lens.long()[:, None] - 1 - back)[:, :, None, None]  # [B, Q, 1, 1]
     chosen = selection.long()
-    taken = (chosen >= 0) & (chosen <= position // block)
-    # Of equal blocks the first counts: a stable sort puts it first among them.
-    ordered, places = torch.sort(chosen, dim=-1, stable=True)
-    again = torch.zeros_like(taken)
-    again[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
-    taken &= ~torch.zeros_like(taken).scatter(-1, places, again)
+    taken = (chosen >= 0) & (chosen <= position // block) & ~repeated(chosen)
     slot = torch.sort(~taken, dim=-1, stable=True).indices  # those that count come first
     chosen = torch.where(taken, chosen, 0).gather(-1, slot)
     request = torch.arange(requests, device=device)[:, None, None, None]

@@ -160,7 +160,7 @@ def attend_paged(
     caches = {"k_pages": k_pages, "v_pages": v_pages, "index_pages": index_pages}
     arm.require(q=q, q_idx=q_idx, **caches, page_table=page_table, k_lens=k_lens)
     pages = {"page_table": page_table, "k_lens": k_lens}
-    scores = q.new_full((*q_idx.shape[:3], page_table.shape[1]), -torch.inf, dtype=torch.float32)
+    scores = _unscored(arm, q, (*q_idx.shape[:3], page_table.shape[1]))
     score_pages(arm, q_idx, index_pages, scores, **pages, scale=index_scale, factors=factors)
     if arm.simulated:
         queries = torch.arange(len(k_lens) + 1, dtype=torch.int32) * q_idx.shape[1]
@@ -179,6 +179,12 @@ def attend_paged(
         q_descale=q_descale, k_descale=k_descale, v_descale=v_descale,
     )  # fmt: skip
     return out, selection
+
+
+def _unscored(arm: Arm, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Scores to be filled in. On a GPU nobody reads those of blocks that are not visible."""
+    scores = like.new_empty(shape, dtype=torch.float32)
+    return scores.fill_(-torch.inf) if arm.simulated else scores
 
 
 def _running(lengths: Tensor) -> Tensor:
@@ -204,9 +210,10 @@ def _select(
     q_idx, k_idx = q_idx.contiguous(), k_idx.contiguous()  # once, and not for each chunk
     selection = q_idx.new_empty((rows, groups, topk), dtype=torch.int32)
     chunk = rows if arm.simulated else max(_HELD // max(groups * columns, 1), 1)
+    held = _unscored(arm, q_idx, (min(chunk, rows), groups, columns))
     for low in range(0, rows, max(chunk, 1)):
         mine = selection[low : low + chunk]
-        scores = q_idx.new_full((len(mine), groups, columns), -torch.inf, dtype=torch.float32)
+        scores = held[: len(mine)]
         score_rows(
             arm, q_idx, k_idx, scores, low, cu_q=cu_q, cu_k=cu_k, block=block, scale=scale,
             factors=factors,
