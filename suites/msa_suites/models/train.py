@@ -18,6 +18,7 @@ from torch import Tensor
 from msa_suites.models.architecture import build_model
 from msa_suites.models.attention import Network
 from msa_suites.models.index import OPERATIONS, IndexTraining
+from msa_suites.models.rounding import RoundedProducts
 from msa_suites.models.text import Corpus, load_corpus
 from msa_suites.models.training_data import make_sequence
 from msa_suites.models.training_loss import weighted_loss
@@ -156,8 +157,9 @@ class Trainer:
                     f"step {self.step}: wanted finite gradients, got norms "
                     f"{[norm.item() for norm in norms]}"
                 )
-            for optimizer in self.optimizers:
-                optimizer.step()
+            with RoundedProducts():
+                for optimizer in self.optimizers:
+                    optimizer.step()
             self.step += 1
             progress = Progress(
                 step=self.step,
