@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,20 @@ def check_factors(
         checks.require_descale(f"{name}_descale", descale, x, axis=axis, read=read)
 
 
+def may_hold_nan(
+    tensors: Mapping[str, Tensor], descales: Mapping[str, Tensor | None]
+) -> Iterator[tuple[str, Tensor]]:
+    """Those of packed ``tensors`` that can, by their names; of one in NVFP4 its scales."""
+    for name, x in tensors.items():
+        scales = descales.get(name)
+        if x.dtype != checks.NVFP4:
+            yield name, x
+        else:
+            check_factors((name, x, scales))
+            if scales is not None:
+                yield f"{name}_descale", scales
+
+
 def check_index(
     q_idx: Tensor,
     k_idx: Tensor,
@@ -31,12 +47,13 @@ def check_index(
 ) -> None:
     """Arguments of ``block_scores``.
 
-    ``read`` is that of :func:`msa.checks.require_packing`; ``quantized``: E4M3 is allowed.
+    ``read`` is that of :func:`msa.checks.require_packing`; ``quantized``: E4M3 is allowed, and
+    NVFP4 of keys.
     """
     checks.require_tensor("q_idx", q_idx, ("Tq", "Hkv", "Di"), quantized=quantized)
     groups, dim = q_idx.shape[1:]
     wanted = ("Tk", "1 or Hkv", dim)
-    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized)
+    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized, packed=quantized)
     if k_idx.shape[1] not in (1, groups):
         raise ValueError(f"k_idx: wanted 1 or {groups} heads, got {checks.came(k_idx)}")
     checks.require_positive("block", block)
@@ -78,7 +95,8 @@ def check_attention(
 ) -> None:
     """Arguments of ``sparse_attention``. Keys and values may hold NaN where nothing reads them."""
     checks.require_tensor("q", q, ("Tq", "Hq", "D"), quantized=quantized)
-    checks.require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q, quantized=quantized)
+    wanted = ("Tk", "Hkv", q.shape[2])
+    checks.require_tensor("k", k, wanted, like=q, quantized=quantized, packed=quantized)
     checks.require_tensor("v", v, tuple(k.shape), like=k)
     checks.require_groups(q.shape[1], k.shape[1])
     checks.require_selection(selection, (len(q),), k.shape[1])
@@ -143,12 +161,13 @@ def check_pipeline(
 ) -> None:
     """Tensors of ``attend``, but for what they hold: they belong to one batch."""
     checks.require_tensor("q", q, ("Tq", "Hq", "D"), quantized=quantized)
-    checks.require_tensor("k", k, ("Tk", "Hkv", q.shape[2]), like=q, quantized=quantized)
+    wanted: tuple[int | str, ...] = ("Tk", "Hkv", q.shape[2])
+    checks.require_tensor("k", k, wanted, like=q, quantized=quantized, packed=quantized)
     checks.require_tensor("v", v, tuple(k.shape), like=k)
     checks.require_groups(q.shape[1], k.shape[1])
     checks.require_tensor("q_idx", q_idx, (len(q), k.shape[1], "Di"), quantized=quantized)
     wanted = (len(k), "1 or Hkv", q_idx.shape[2])
-    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized)
+    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized, packed=quantized)
     checks.require_packing(cu_q, cu_k, len(q), len(k), read=read)
 
 

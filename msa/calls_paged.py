@@ -33,7 +33,9 @@ def check_paged_index(
     checks.require_tensor("q_idx", q_idx, ("B", "Q", "Hkv", "Di"), quantized=True)
     groups, dim = q_idx.shape[2:]
     wanted = ("P", "1 or Hkv", "block", dim)
-    checks.require_tensor("index_pages", index_pages, wanted, like=q_idx, quantized=True)
+    checks.require_tensor(
+        "index_pages", index_pages, wanted, like=q_idx, quantized=True, packed=True
+    )
     if index_pages.shape[1] not in (1, groups):
         raise ValueError(f"index_pages: wanted 1 or {groups} heads, got {checks.came(index_pages)}")
     _require_table(page_table, k_lens, len(q_idx))
@@ -103,7 +105,7 @@ def _require_pools(q: Tensor, k_pages: Tensor, v_pages: Tensor) -> None:
     """Queries of a batch, and the pages of keys and values that they may read."""
     checks.require_tensor("q", q, ("B", "Q", "Hq", "D"), quantized=True)
     wanted = ("P", "Hkv", "block", q.shape[3])
-    checks.require_tensor("k_pages", k_pages, wanted, like=q, quantized=True)
+    checks.require_tensor("k_pages", k_pages, wanted, like=q, quantized=True, packed=True)
     checks.require_tensor("v_pages", v_pages, tuple(k_pages.shape), like=k_pages)
     checks.require_groups(q.shape[2], k_pages.shape[1])
 

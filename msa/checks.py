@@ -13,6 +13,9 @@ from msa.packing import block_columns, segments
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 #: The one format of eight bits: E5M2, and AMD's E4M3 FNUZ whose bytes mean half as much, are none.
 E4M3 = torch.float8_e4m3fn
+#: The one format of four bits, two elements a byte, and how many channels share a scale.
+NVFP4 = torch.float4_e2m1fn_x2
+GROUP = 16
 _LARGEST = torch.finfo(torch.float64).max
 #: Sizes that may be zero: a batch without queries, or without keys. All other sizes are above it.
 _MAY_BE_ZERO = ("T", "Tq", "Tk")
@@ -50,11 +53,13 @@ def require_tensor(
     *,
     like: Tensor | None = None,
     quantized: bool = False,
+    packed: bool = False,
 ) -> None:
     """``x`` is a floating tensor of ``shape``, with the dtype and the device of ``like``.
 
     A str in ``shape`` stands for any size above zero; a number of tokens may be zero. With
-    ``quantized`` its dtype may also be E4M3.
+    ``quantized`` its dtype may also be E4M3, with ``packed`` also NVFP4, of which the last size is
+    that of bytes: half of the one in ``shape``.
 
     Raises:
         TypeError: not a tensor, or of another dtype.
@@ -64,10 +69,14 @@ def require_tensor(
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: wanted a floating tensor {wanted}, got {came(x)}")
     allowed = FLOATS if like is None else (like.dtype,)
-    if x.dtype not in ((*allowed, E4M3) if quantized else allowed):
+    narrow = [*((E4M3,) if quantized else ()), *((NVFP4,) if packed else ())]
+    if x.dtype not in (*allowed, *narrow):
         dtype = "a floating dtype" if like is None else str(like.dtype).removeprefix("torch.")
-        eight = " or float8_e4m3fn" if quantized and E4M3 not in allowed else ""
-        raise TypeError(f"{name}: wanted {dtype}{eight} {wanted}, got {came(x)}")
+        others = (str(x).removeprefix("torch.") for x in narrow if x not in allowed)
+        raise TypeError(f"{name}: wanted {' or '.join((dtype, *others))} {wanted}, got {came(x)}")
+    if packed and x.dtype == NVFP4:
+        shape = (*shape[:-1], halved(name, shape[-1]))
+        wanted = f"[{', '.join(map(str, shape))}]"
     fits = x.ndim == len(shape) and all(
         (have > 0 or want in _MAY_BE_ZERO) if isinstance(want, str) else want == have
         for want, have in zip(shape, x.shape, strict=True)
@@ -81,6 +90,19 @@ def require_tensor(
         raise ValueError(f"{name}: wanted a tensor on {like.device}, got {came(x)}")
 
 
+def halved(name: str, size: int | str) -> int | str:
+    """Bytes of ``size`` channels in NVFP4.
+
+    Raises:
+        ValueError: they are no groups of 16.
+    """
+    if isinstance(size, str):
+        return f"{size} / 2"
+    if size % GROUP:
+        raise ValueError(f"{name}: wanted channels in groups of {GROUP} for NVFP4, got {size}")
+    return size // 2
+
+
 def require_finite(name: str, x: Tensor) -> None:
     """No element of ``x`` is inf or NaN."""
     x = x.float() if x.dtype == E4M3 else x
@@ -92,6 +114,9 @@ def require_finite(name: str, x: Tensor) -> None:
 def require_descale(name: str, descale: object, x: Tensor, *, axis: int, read: bool = True) -> None:
     """``descale`` is None, or the factors of the heads of an ``x`` in E4M3: float32 ``[heads]``.
 
+    Of an ``x`` in NVFP4 it is the scales of all groups of channels, E4M3 of x's shape with an
+    eighth of its last size, and never None. What is not read may be NaN there.
+
     Args:
         name: of the factors.
         descale: the factors.
@@ -99,6 +124,10 @@ def require_descale(name: str, descale: object, x: Tensor, *, axis: int, read: b
         axis: of the heads in x.
         read: whether the factors themselves are looked at, which waits for their device.
     """
+    if x.dtype == NVFP4:
+        wanted = (*x.shape[:-1], x.shape[-1] * 2 // GROUP)
+        require_tensor(name, descale, wanted, like=x.new_empty(0, dtype=E4M3))
+        return
     if descale is None:
         return
     if x.dtype != E4M3:

@@ -1,4 +1,4 @@
-"""Eight-bit floats: E4M3 elements with one factor a head.
+"""Eight-bit floats: E4M3 elements with one factor a head; and whatever is narrow, decoded.
 
 The format is OCP's E4M3 (``torch.float8_e4m3fn``): 448 is the largest, and there is no infinity. An
 element times the float32 factor of its head (``descale``, above 0) is the value that is meant.
@@ -9,10 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa.checks import E4M3, came, require_descale
+from msa import nvfp4
+from msa.checks import E4M3, NVFP4, came, require_descale
 
-__all__ = ["E4M3", "as_stored", "decode", "output_dtype", "quantize"]
+__all__ = ["E4M3", "NARROW", "NVFP4", "as_stored", "decode", "output_dtype", "quantize"]
 
+#: What caches are kept in beside the dtypes of queries.
+NARROW = (E4M3, NVFP4)
 _LARGEST = torch.finfo(E4M3).max
 _LEAST = torch.finfo(torch.float32).tiny
 
@@ -64,12 +67,12 @@ def _nearest(x: Tensor) -> Tensor:
 def decode(
     name: str, x: Tensor, descale: Tensor | None, *, axis: int, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """The values of ``x`` in ``dtype`` if it is E4M3, else ``x`` itself.
+    """The values of ``x`` in ``dtype`` if it is E4M3 or NVFP4, else ``x`` itself.
 
     Args:
         name: of x; its factors' name ends in ``_descale``.
         x: any shape.
-        descale: float32 ``[heads]``, or None for factors of 1.
+        descale: float32 ``[heads]``, or None for factors of 1; of NVFP4 the scales of its groups.
         axis: of the heads.
         dtype: a wide one; every value is exact in float64.
 
@@ -77,6 +80,8 @@ def decode(
         ValueError: factors of another shape or dtype, not above 0, or for elements that need none.
     """
     require_descale(f"{name}_descale", descale, x, axis=axis)
+    if x.dtype == NVFP4 and descale is not None:
+        return nvfp4.values(x, descale, dtype=dtype)
     if x.dtype != E4M3:
         return x
     wide = x.to(dtype)

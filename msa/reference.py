@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 CAPABILITIES: dict[str, object] = {
-    "dtypes": ["float32", "float16", "bfloat16", "float64", "float8_e4m3fn"],
+    "dtypes": ["float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float4_e2m1fn_x2"],
     "devices": ["cpu", "cuda"],
     "layouts": ["packed", "paged"],
     "nan_scores": True,
@@ -70,7 +70,9 @@ def attend(
     calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
-    for name, x in {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}.items():
+    tensors = {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}
+    scales = {"k": k_descale, "v": v_descale, "k_idx": k_idx_descale}
+    for name, x in calls.may_hold_nan(tensors, scales):
         checks.require_finite(name, x)
     lengths: dict[str, Any] = {"cu_q": cu_q, "cu_k": cu_k, "block": block}
     scores = block_scores(

@@ -38,8 +38,8 @@ def sparse_attention(
         block: tokens per block.
         scale: factor on the logits, ``D ** -0.5`` in the paper.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 its scales.
+        v_descale: float32 ``[Hkv]``, those of the values; of NVFP4 its scales.
 
     Returns:
         out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[Tq, Hq]`` (natural

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls_paged, checks
+from msa import calls, calls_paged, checks
 from msa.packing import count_blocks, cumulative
-from msa.quantized import as_stored
+from msa.quantized import NVFP4, as_stored
 from msa.reference_attention import sparse_attention
 from msa.reference_selection import block_scores, select_blocks
 
@@ -31,13 +31,14 @@ def paged_block_scores(
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the token scores.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 its scales.
 
     Returns:
         float32 ``[B, Q, Hkv, W]``; -inf where a block has no visible token.
     """
     calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens)
     checks.require_scale("scale", scale)
+    calls.check_factors(("k_idx", index_pages, k_idx_descale))
     lengths = k_lens.tolist()
     found = block_scores(
         q_idx.flatten(0, 1),
@@ -47,7 +48,7 @@ def paged_block_scores(
         block=index_pages.shape[2],
         scale=scale,
         q_idx_descale=q_idx_descale,
-        k_idx_descale=k_idx_descale,
+        k_idx_descale=_factors(index_pages, k_idx_descale, page_table, lengths),
     )
     scores = found.new_full((*found.shape[:2], page_table.shape[1]), -torch.inf)
     scores[..., : found.shape[2]] = found
@@ -78,14 +79,15 @@ def sparse_decode(
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the logits.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 its scales.
+        v_descale: float32 ``[Hkv]``, those of the values; of NVFP4 its scales.
 
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
     """
     calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
     checks.require_scale("scale", scale)
+    calls.check_factors(("k", k_pages, k_descale), ("v", v_pages, v_descale))
     lengths = k_lens.tolist()
     out, lse = sparse_attention(
         q.flatten(0, 1),
@@ -97,8 +99,8 @@ def sparse_decode(
         block=k_pages.shape[2],
         scale=scale,
         q_descale=q_descale,
-        k_descale=k_descale,
-        v_descale=v_descale,
+        k_descale=_factors(k_pages, k_descale, page_table, lengths),
+        v_descale=_factors(v_pages, v_descale, page_table, lengths),
     )
     return out.view(q.shape), lse.view(q.shape[:3])
 
@@ -139,10 +141,10 @@ def attend_paged(
         scale: factor on the logits.
         index_scale: factor on the token scores.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 its scales.
+        v_descale: float32 ``[Hkv]``, those of the values; of NVFP4 its scales.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 its scales.
 
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32
@@ -219,9 +221,18 @@ def append_paged(
 def _packed(pages: Tensor, page_table: Tensor, lengths: list[int]) -> Tensor:
     """``[P, H, block, d]`` as packed sequences ``[Tk, H, d]``."""
     used = (
-        pages[page_table[b, : count_blocks(n, pages.shape[2])].long()]
+        pages.index_select(0, page_table[b, : count_blocks(n, pages.shape[2])].long())
         .transpose(1, 2)
         .flatten(0, 1)[:n]
         for b, n in enumerate(lengths)
     )
     return torch.cat(list(used))
+
+
+def _factors(
+    pages: Tensor, descale: Tensor | None, page_table: Tensor, lengths: list[int]
+) -> Tensor | None:
+    """Of the packed sequences: those of the heads, or the scales that lie as the pages do."""
+    if pages.dtype != NVFP4 or descale is None:
+        return descale
+    return _packed(descale, page_table, lengths)

@@ -34,7 +34,7 @@ def block_scores(
         block: tokens per block.
         scale: factor on the token scores, ``Di ** -0.5`` in the paper.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 its scales.
 
     Returns:
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.

@@ -20,7 +20,7 @@ from msa.fast.threads import settle_vector_math
 settle_vector_math()
 
 CAPABILITIES: dict[str, object] = {
-    "dtypes": ["float32", "float16", "bfloat16", "float64", "float8_e4m3fn"],
+    "dtypes": ["float32", "float16", "bfloat16", "float64", "float8_e4m3fn", "float4_e2m1fn_x2"],
     "devices": ["cpu", "cuda"],
     "layouts": ["packed", "paged"],
     "nan_scores": True,

@@ -11,7 +11,7 @@ from msa.fast.lists import list_chunks
 from msa.fast.scoring import working_dtype
 from msa.fast.threads import for_each, large_products
 from msa.packing import Segment, segments
-from msa.quantized import E4M3, decode, output_dtype
+from msa.quantized import NARROW, decode, output_dtype
 
 #: Query-key pairs below which threads cost more than they bring.
 _WORTH_THREADS = 1 << 19
@@ -44,8 +44,8 @@ def sparse_attention(
         block: tokens per block.
         scale: factor on the logits, ``D ** -0.5`` in the paper.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 its scales.
+        v_descale: float32 ``[Hkv]``, those of the values; of NVFP4 its scales.
 
     Returns:
         out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[Tq, Hq]`` (natural
@@ -56,7 +56,7 @@ def sparse_attention(
     out = torch.empty_like(q, dtype=output_dtype(q))
     wide = working_dtype(q)
     q = decode("q", q, q_descale, axis=1, dtype=wide)
-    if k.dtype == E4M3:
+    if k.dtype in NARROW:
         q = q.to(wide)  # products want one dtype
     k = decode("k", k, k_descale, axis=1, dtype=wide)
     v = decode("v", v, v_descale, axis=1, dtype=wide)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls_paged, checks
+from msa import calls_paged, checks, nvfp4
 from msa.fast.scoring import working_dtype
-from msa.quantized import decode, output_dtype
+from msa.quantized import NVFP4, decode, output_dtype
 
 #: Elements of gathered keys held at a time.
 _HELD = 1 << 24
@@ -41,8 +41,8 @@ def sparse_decode(
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the logits.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 its scales.
+        v_descale: float32 ``[Hkv]``, those of the values; of NVFP4 its scales.
 
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
@@ -80,14 +80,20 @@ def sparse_decode(
 
 def _take(store: Tensor, descale: Tensor | None, pages: Tensor, group: Tensor) -> Tensor:
     """A copy of pages ``[n, k]`` of groups ``[n]``: ``[n, k, block, D]`` in the working dtype."""
+    if store.dtype == NVFP4 and descale is not None:
+        found, scales = (_copy(x, pages, group) for x in (store.view(torch.uint8), descale))
+        return nvfp4.values(found.view(NVFP4), scales, dtype=working_dtype(store))
+    found = _copy(store, pages, group).to(working_dtype(store))
+    return found if descale is None else found.mul_(descale[group][:, None, None, None])
+
+
+def _copy(store: Tensor, pages: Tensor, group: Tensor) -> Tensor:
+    """Pages ``[n, k]`` of groups ``[n]`` as they are: ``[n, k, block, d]``."""
     if store.is_contiguous():
         flat = pages * store.shape[1] + group[:, None]
         found = store.flatten(0, 1).index_select(0, flat.view(-1))
-        found = found.view(*pages.shape, *store.shape[2:])
-    else:
-        found = store[pages, group[:, None]]
-    found = found.to(working_dtype(store))
-    return found if descale is None else found.mul_(descale[group][:, None, None, None])
+        return found.view(*pages.shape, *store.shape[2:])
+    return store[pages, group[:, None]]
 
 
 def _decode_rows(

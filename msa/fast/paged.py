@@ -10,7 +10,7 @@ from msa.fast.decoding import sparse_decode
 from msa.fast.scoring import score_rows, working_dtype
 from msa.fast.selecting import select_rows
 from msa.packing import count_blocks
-from msa.quantized import decode
+from msa.quantized import NVFP4, decode
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def paged_block_scores(
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the token scores.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 its scales.
 
     Returns:
         float32 ``[B, Q, Hkv, W]``; -inf where a block has no visible token.
@@ -47,7 +47,6 @@ def paged_block_scores(
     calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens)
     checks.require_scale("scale", scale)
     checks.require_descale("k_idx_descale", k_idx_descale, index_pages, axis=1)
-    factor = None if k_idx_descale is None else k_idx_descale[:, None, None]
     queries = decode("q_idx", q_idx, q_idx_descale, axis=2, dtype=working_dtype(q_idx))
     wide = working_dtype(queries)
     shape = (*q_idx.shape[:3], page_table.shape[1])
@@ -55,8 +54,11 @@ def paged_block_scores(
     block = index_pages.shape[2]
     for b, length in enumerate(k_lens.tolist()):
         used = page_table[b, : count_blocks(length, block)].long()
-        keys = index_pages[used].to(wide)
-        keys = keys if factor is None else keys.mul_(factor)
+        keys = index_pages.index_select(0, used)
+        factors = k_idx_descale
+        if factors is not None and keys.dtype == NVFP4:
+            factors = factors.index_select(0, used)
+        keys = decode("k_idx", keys, factors, axis=1, dtype=wide).to(wide)
         packed = keys.transpose(0, 1).flatten(1, 2)  # [H, S, Di]
         found = score_rows(queries[b], packed, length - q_idx.shape[1], block, scale)
         scores[b, ..., : found.shape[2]] = found
@@ -100,10 +102,10 @@ def attend_paged(
         scale: factor on the logits.
         index_scale: factor on the token scores.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 its scales.
+        v_descale: float32 ``[Hkv]``, those of the values; of NVFP4 its scales.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 its scales.
 
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32

@@ -59,10 +59,10 @@ def attend(
         scale: factor on the logits.
         index_scale: factor on the index scores.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 its scales.
+        v_descale: float32 ``[Hkv]``, those of the values; of NVFP4 its scales.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 its scales.
 
     Returns:
         out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32
@@ -75,7 +75,9 @@ def attend(
     calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
-    for name, x in {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}.items():
+    tensors = {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}
+    scales = {"k": k_descale, "v": v_descale, "k_idx": k_idx_descale}
+    for name, x in calls.may_hold_nan(tensors, scales):
         # A finite sum proves finite terms at a fraction of the cost of looking at each.
         if x.dtype == E4M3 or not bool(x.sum().isfinite()):
             checks.require_finite(name, x)

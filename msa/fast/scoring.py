@@ -9,7 +9,7 @@ from msa import calls, checks
 from msa.checks import require_descale
 from msa.fast.threads import for_each
 from msa.packing import Segment, block_columns, count_blocks, segments
-from msa.quantized import E4M3, decode
+from msa.quantized import NARROW, decode
 
 #: Columns of a score tile (queries times groups) and its elements: a tile stays in the L2 cache.
 _TILE_COLUMNS = 512
@@ -61,7 +61,7 @@ def block_scores(
         block: tokens per block.
         scale: factor on the token scores, ``Di ** -0.5`` in the paper.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 its scales.
 
     Returns:
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
@@ -88,9 +88,9 @@ def block_scores(
 def decode_index(
     q_idx: Tensor, k_idx: Tensor, q_idx_descale: Tensor | None, k_idx_descale: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Index queries and keys, both in the working dtype where one was E4M3."""
+    """Index queries and keys, both in the working dtype where one was narrow."""
     wide = working_dtype(q_idx)
-    if k_idx.dtype == E4M3 and q_idx.dtype != E4M3:
+    if k_idx.dtype in NARROW and q_idx.dtype not in NARROW:
         require_descale("q_idx_descale", q_idx_descale, q_idx, axis=1)
         q_idx, q_idx_descale = q_idx.to(wide), None
     return (

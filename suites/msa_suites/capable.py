@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msa_kernels.contract import Capabilities
-from msa_suites.case import E4M3, Case
+from msa_suites.case import E4M3, NVFP4, Case
 
 _INDEXING = ("block_scores", "paged_block_scores", "index_kl", "attend", "attend_paged")
 _PAGED = ("paged_block_scores", "sparse_decode", "attend_paged")
@@ -43,11 +43,12 @@ def why_not(
         *(_MAIN if operation in _ATTENDING else ()),
     ]
     dtypes = {str(case.dtypes[name]).removeprefix("torch.") for name in names}
-    if E4M3 in dtypes and operation in _TRAINING:
-        return f"dtype {E4M3}: {operation} is not defined for it"
-    # Its factors are arguments that nobody need have: who takes them says so.
-    if E4M3 in dtypes and capabilities.dtypes is None:
-        return f"dtype {E4M3}: its capabilities do not name it"
+    for dtype in sorted(dtypes & {E4M3, NVFP4}):
+        if operation in _TRAINING:
+            return f"dtype {dtype}: {operation} is not defined for it"
+        # Its factors are arguments that nobody need have: who takes them says so.
+        if capabilities.dtypes is None:
+            return f"dtype {dtype}: its capabilities do not name it"
     for dtype in sorted(dtypes):
         if reason := capabilities.why_not(dtype=dtype):
             return reason

@@ -16,6 +16,9 @@ DTYPES: dict[str, torch.dtype] = {
 }
 #: Of eight bits: the one with a factor for each head.
 E4M3 = "float8_e4m3fn"
+#: Of four bits, for caches alone: the one with a scale for 16 channels.
+NVFP4 = "float4_e2m1fn_x2"
+_CACHES = {**DTYPES, NVFP4: torch.float4_e2m1fn_x2}
 OVERLAPS = ("low", "high")
 PROFILES = ("quick", "standard", "full")
 #: Queries of a request in one decode step: the newest token and drafts.
@@ -40,8 +43,10 @@ class Case:
         local_blocks: newest blocks that are always kept.
         sink_blocks: first blocks that are always kept.
         dtype: ``float32``, ``float16``, ``bfloat16`` or ``float8_e4m3fn``.
-        kv_dtype: of keys and values; "" for ``dtype``, or ``float8_e4m3fn`` beside any.
-        index_dtype: of index queries and index keys; "" for ``dtype``.
+        kv_dtype: of keys and values; "" for ``dtype``, or ``float8_e4m3fn`` beside any, or
+            ``float4_e2m1fn_x2`` beside those of 16 bits and more.
+        index_dtype: of index queries and index keys; "" for ``dtype``; of ``float4_e2m1fn_x2`` are
+            index keys alone, and index queries of ``dtype``.
         overlap: ``low``: every query chooses for itself; ``high``: neighbours choose alike.
         seed: of the inputs.
         weight: share of the owner's traffic; 1 for all in our own table.
@@ -98,15 +103,19 @@ class Case:
                 f"topk: wanted at least the {self.local_blocks} local + {self.sink_blocks} sink "
                 f"blocks that are forced, got {self.topk}"
             )
+        packed = () if self.dtype == E4M3 else (NVFP4,)
         for name, valid in (
             ("dtype", tuple(DTYPES)),
-            ("kv_dtype", ("", self.dtype, E4M3)),
-            ("index_dtype", ("", *DTYPES)),
+            ("kv_dtype", ("", self.dtype, E4M3, *packed)),
+            ("index_dtype", ("", *DTYPES, *packed)),
             ("overlap", OVERLAPS),
         ):
             if getattr(self, name) not in valid:
                 listed = ", ".join(filter(None, valid))
                 raise ValueError(f"{name}: wanted one of {listed}, got {getattr(self, name)!r}")
+        for name, dtype, dim in (("D", self.kv_dtype, self.D), ("Di", self.index_dtype, self.Di)):
+            if dtype == NVFP4 and dim % 16:
+                raise ValueError(f"{name}: wanted a multiple of 16 for {NVFP4}, got {dim}")
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise ValueError(f"weight: wanted a finite number above 0, got {self.weight}")
 
@@ -118,13 +127,14 @@ class Case:
     def dtypes(self) -> dict[str, torch.dtype]:
         """The dtype of each tensor of ``attend``, by its name."""
         kv, index = self.kv_dtype or self.dtype, self.index_dtype or self.dtype
-        names = {"q": self.dtype, "k": kv, "v": kv, "q_idx": index, "k_idx": index}
-        return {name: DTYPES[dtype] for name, dtype in names.items()}
+        asked = self.dtype if index == NVFP4 else index
+        names = {"q": self.dtype, "k": kv, "v": kv, "q_idx": asked, "k_idx": index}
+        return {name: _CACHES[dtype] for name, dtype in names.items()}
 
     @property
     def has_bytes(self) -> bool:
-        """Whether one of the tensors is in E4M3."""
-        return DTYPES[E4M3] in self.dtypes.values()
+        """Whether one of the tensors is in E4M3 or NVFP4."""
+        return any(dtype.itemsize == 1 for dtype in self.dtypes.values())
 
     @property
     def group_size(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msa_suites.case import DTYPES, E4M3, Case
+from msa_suites.case import DTYPES, E4M3, NVFP4, Case
 
 
 def _check(
@@ -190,6 +190,34 @@ _QUICK = (
         k_lens=[500, 67, 130],
         dtype=E4M3,
         tags=("decode",),
+    ),
+    # NVFP4 with a scale for 16 channels: prefill in chunks, a cache, index keys alone.
+    _check(
+        "fp4",
+        [90, 33],
+        (6, 2),
+        (64, 64),
+        16,
+        4,
+        k_lens=[300, 33],
+        dtype="bfloat16",
+        kv_dtype=NVFP4,
+        index_dtype=NVFP4,
+        tags=("invariants", "hygiene"),
+    ),
+    _check("fp4-index", [130], (4, 2), (64, 128), 32, 3, dtype="float16", index_dtype=NVFP4),
+    _check(
+        "fp4-decode",
+        [2] * 3,
+        (8, 2),
+        (128, 64),
+        32,
+        3,
+        k_lens=[500, 67, 130],
+        dtype="bfloat16",
+        kv_dtype=NVFP4,
+        index_dtype=NVFP4,
+        tags=("decode", "hygiene"),
     ),
     # More than 8192 blocks: candidate buffers of a fixed size overflow.
     _check("many-blocks", [3], (2, 1), (32, 16), 16, 16, k_lens=[140_001]),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from msa import nvfp4
 from msa.packing import count_blocks, segments
-from msa.quantized import E4M3
+from msa.quantized import E4M3, NVFP4
 from msa_suites.inputs import Inputs
 
 _LARGEST = torch.finfo(E4M3).max
@@ -25,6 +27,8 @@ class PagedCache:
         index_pages: ``[P, 1 or Hkv, block, Di]``, likewise.
         page_table: int32 ``[B, W]``; unused entries name a page of NaN.
         k_lens: int32 ``[B]``.
+        scales: of pages in NVFP4, E4M3 ``[P, heads, block, d / 16]`` by the tensor's name; there
+            NaN is in them.
     """
 
     k_pages: Tensor
@@ -32,13 +36,35 @@ class PagedCache:
     index_pages: Tensor
     page_table: Tensor
     k_lens: Tensor
+    scales: dict[str, Tensor]
+
+    def factors(self, inputs: Inputs, *names: str) -> dict[str, Tensor]:
+        """The keywords of an operation: :meth:`Inputs.factors`, with scales as the pages lie."""
+        return inputs.factors(*names) | {
+            f"{name}_descale": self.scales[name] for name in names if name in self.scales
+        }
 
 
-def altered(x: Tensor, where: Any, factor: float) -> Tensor:  # noqa: ANN401 - any index
-    """A copy of ``x`` with what ``where`` picks times ``factor``, as far as its dtype reaches."""
-    wide = x.float() if x.dtype == E4M3 else x.clone()
-    wide[where] = factor * wide[where]
-    return wide.clamp(-_LARGEST, _LARGEST).to(E4M3) if x.dtype == E4M3 else wide
+def altered(inputs: Inputs, where: Mapping[str, Any], factor: float) -> Inputs:
+    """The same with parts of tensors times ``factor``, as far as their dtypes reach.
+
+    Args:
+        inputs: what to alter; tensors are copied.
+        where: an index into each of the tensors by its name.
+        factor: NaN is one; in NVFP4 it is in the scales.
+    """
+    found, factors = {}, dict(inputs.descales)
+    for name, index in where.items():
+        x: Tensor = getattr(inputs, name)
+        wide = inputs.meant(name) if x.dtype == NVFP4 else x.float() if x.dtype == E4M3 else x
+        wide = wide.clone()
+        wide[index] = factor * wide[index]
+        if x.dtype == NVFP4:
+            # What was not altered gets its own bytes again.
+            found[name], factors[name] = nvfp4.quantize(wide)
+        else:
+            found[name] = wide.clamp(-_LARGEST, _LARGEST).to(E4M3) if x.dtype == E4M3 else wide
+    return replace(inputs, **found, descales=factors)
 
 
 def poison_unread(inputs: Inputs, selection: Tensor, block: int) -> Inputs:
@@ -59,9 +85,7 @@ def poison_unread(inputs: Inputs, selection: Tensor, block: int) -> Inputs:
             kept.scatter_(1, chosen.long().clamp(min=-1) + 1, value=True)
             mine = (kept[:, position // block + 1] & seen).any(0)
             read[s.k_start : s.k_stop, group] = mine
-    return replace(
-        inputs, k=altered(inputs.k, ~read, torch.nan), v=altered(inputs.v, ~read, torch.nan)
-    )
+    return altered(inputs, {"k": ~read, "v": ~read}, torch.nan)
 
 
 def page_cache(inputs: Inputs, block: int, *, seed: int = 0) -> PagedCache:
@@ -74,11 +98,10 @@ def page_cache(inputs: Inputs, block: int, *, seed: int = 0) -> PagedCache:
     pages = [count_blocks(n, block) for n in lengths]
     used = sum(pages)
     order = torch.randperm(used, generator=torch.Generator().manual_seed(seed)) + 1
-    packed = (inputs.k, inputs.v, inputs.k_idx)
-    stores = [
-        torch.full((used + 2, x.shape[1], block, x.shape[2]), torch.nan, dtype=x.dtype)
-        for x in packed
-    ]
+    names = ("k", "v", "k_idx")
+    scaled = [name for name in names if getattr(inputs, name).dtype == NVFP4]
+    packed = [getattr(inputs, name) for name in names] + [inputs.descales[name] for name in scaled]
+    stores = [_full((used + 2, x.shape[1], block, x.shape[2]), x.dtype) for x in packed]
     table = torch.full((len(lengths), max(pages) + 1), used + 1, dtype=torch.int32)
     taken = 0
     for b, s in enumerate(segments(inputs.cu_q, inputs.cu_k)):
@@ -90,18 +113,25 @@ def page_cache(inputs: Inputs, block: int, *, seed: int = 0) -> PagedCache:
             count = rows.stop - rows.start
             for x, store in zip(packed, stores, strict=True):
                 store[page, :, :count] = x[rows].transpose(0, 1)
-    k_pages, v_pages, index_pages = stores
+    k_pages, v_pages, index_pages = stores[:3]
     k_lens = torch.tensor(lengths, dtype=torch.int32)
-    return PagedCache(k_pages, v_pages, index_pages, table, k_lens)
+    scales = dict(zip(scaled, stores[3:], strict=True))
+    return PagedCache(k_pages, v_pages, index_pages, table, k_lens, scales)
 
 
 def with_gaps(x: Tensor) -> Tensor:
     """The same values as a view with gaps: heads outermost in memory, rows padded with junk."""
-    junk = torch.nan if x.is_floating_point() else 2**30
     order = (1, 0, *range(2, x.ndim)) if x.ndim > 2 else (0, 1)
     shape = [x.shape[i] for i in order]
     shape[-1] += 8
-    buffer = torch.full(shape, junk, dtype=x.dtype)
+    buffer = _full(shape, x.dtype)
     view = buffer[..., : x.shape[-1]].permute(order)
     view.copy_(x)
     return view
+
+
+def _full(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Junk: NaN, bytes of NVFP4 that have none, or numbers far too large."""
+    if dtype == NVFP4:
+        return torch.full(tuple(shape), 0xFF, dtype=torch.uint8).view(dtype)
+    return torch.full(tuple(shape), torch.nan if dtype.is_floating_point else 2**30, dtype=dtype)

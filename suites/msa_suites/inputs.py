@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from msa import nvfp4
 from msa.packing import count_blocks, cumulative, segments
-from msa.quantized import E4M3, quantize
+from msa.quantized import E4M3, NARROW, NVFP4, quantize
 from msa_suites.case import Case
-from msa_suites.eight_bits import meant
+from msa_suites.eight_bits import meant, meant_packed
 
 #: Neighbours that share one index query under high overlap.
 _SPAN = 512
@@ -30,7 +31,8 @@ class Inputs:
         k_idx: ``[Tk, 1, Di]``.
         cu_q: int32 ``[B + 1]``.
         cu_k: int32 ``[B + 1]``.
-        descales: factors of the tensors in E4M3, float32 ``[heads]``, by the tensor's name.
+        descales: factors of the tensors in E4M3, float32 ``[heads]``, by the tensor's name; of
+            those in NVFP4 their scales, E4M3 ``[Tk, heads, d / 16]``.
     """
 
     q: Tensor
@@ -57,11 +59,29 @@ class Inputs:
 
     def wide(self, dtype: torch.dtype) -> Inputs:
         """The same values in another dtype."""
-        values = {
-            name: (meant(x, self.descales.get(name)) if x.dtype == E4M3 else x).to(dtype)
-            for name, x in zip(TENSORS, self.tensors, strict=True)
-        }
+        values = {name: self.meant(name).to(dtype) for name in TENSORS}
         return replace(self, **values, descales={})
+
+    def meant(self, name: str) -> Tensor:
+        """The values of one of the tensors: itself, or float64 of bytes."""
+        x: Tensor = getattr(self, name)
+        if x.dtype == NVFP4:
+            return meant_packed(x, self.descales[name])
+        return meant(x, self.descales.get(name)) if x.dtype == E4M3 else x
+
+    def unpacked(self) -> Inputs:
+        """What is in NVFP4 in the dtype of the queries, which has all of its values."""
+        packed = [name for name in TENSORS if getattr(self, name).dtype == NVFP4]
+        wide = {name: self.meant(name).to(self.q.dtype) for name in packed}
+        kept = {name: x for name, x in self.descales.items() if name not in packed}
+        return replace(self, **wide, descales=kept)
+
+    def rows(self, name: str, where: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rows of one of the tensors, and factors for them."""
+        x, factors = getattr(self, name), self.descales.get(name)
+        if factors is not None and x.dtype == NVFP4:
+            factors = factors.index_select(0, where)
+        return x.index_select(0, where), factors
 
     def clone(self) -> Inputs:
         kept = {name: x.clone() for name, x in self.descales.items()}
@@ -99,17 +119,19 @@ def drawn(case: Case, *, seed: int | None = None) -> Inputs:
         q_idx = _alike(q_idx, generator)
     cu_q, cu_k = cumulative(list(case.q_lens)), cumulative(list(case.k_lens))
     q, k, v, q_idx, k_idx = (
-        _uneven(x) if case.dtypes[name] == E4M3 else x
+        _uneven(x) if case.dtypes[name] in NARROW else x
         for name, x in zip(TENSORS, (q, k, v, q_idx, k_idx), strict=True)
     )
     return Inputs(q, k, v, q_idx, k_idx, cu_q, cu_k)
 
 
 def stored(case: Case, wide: Inputs) -> Inputs:
-    """The tensors in the case's dtypes; in E4M3 with a factor for each head."""
+    """The tensors in the case's dtypes; in E4M3 with a factor for each head, NVFP4 with scales."""
     values, factors = {}, {}
     for name, dtype in case.dtypes.items():
         values[name] = getattr(wide, name)
+        if dtype == NVFP4:
+            values[name], factors[name] = nvfp4.quantize(values[name])
         if dtype == E4M3:
             values[name], factors[name] = quantize(values[name], axis=1)
         values[name] = values[name].to(dtype)

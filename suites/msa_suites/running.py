@@ -76,7 +76,7 @@ def run_plan(
 
 
 def _require_timeable(suites: Sequence[str], session: Session) -> None:
-    """Own cases in E4M3 are for the correctness suite: the others draw and check wide tensors.
+    """Own cases of bytes are for the correctness suite: the others draw and check wide tensors.
 
     Raises:
         ValueError: the case and the suite.
@@ -85,8 +85,8 @@ def _require_timeable(suites: Sequence[str], session: Session) -> None:
         for case in session.cases or () if suite in suites else ():
             if case.has_bytes:
                 raise ValueError(
-                    f"--cases: wanted no float8_e4m3fn for the suite {suite}, got it in "
-                    f"{case.name!r}; --suite correctness takes it"
+                    f"--cases: wanted no float8_e4m3fn and no float4_e2m1fn_x2 for the suite "
+                    f"{suite}, got it in {case.name!r}; --suite correctness takes it"
                 )
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from msa import fast, reference
-from msa.quantized import E4M3, decode, output_dtype
+from msa.quantized import E4M3, NARROW, NVFP4, decode, output_dtype
 
 AXES = {"q": {4: 2, 3: 1}, "k": {3: 1, 4: 1}, "v": {3: 1, 4: 1}, "q_idx": {4: 2, 3: 1},
         "k_idx": {3: 1, 4: 1}}  # fmt: skip
@@ -21,7 +21,7 @@ ORDER = {
 
 
 class Quantized:
-    """Every operation on E4M3: decodes, computes in float32. Faults change a step."""
+    """Every operation on E4M3 and NVFP4: decodes, computes in float32. Faults change a step."""
 
     CAPABILITIES: ClassVar = {"dtypes": [*fast.CAPABILITIES["dtypes"]]}
 
@@ -42,7 +42,7 @@ class Quantized:
         wide = []
         for name, x in zip(names, tensors, strict=False):
             factor = self.factor(name, keywords.pop(f"{name}_descale", None))
-            wide.append(self.meaning(name, x, factor).float() if x.dtype == E4M3 else x.float())
+            wide.append(self.meaning(name, x, factor).float() if x.dtype in NARROW else x.float())
         result = getattr(reference, operation)(*wide, *tensors[len(names) :], **keywords)
         return self.finish(operation, result, tensors[0])
 
@@ -116,6 +116,78 @@ class OutputInE4M3(Quantized):
         return result[0].to(first.dtype), result[1]
 
 
+class Packed(Quantized):
+    """NVFP4 with a mistake in its elements or its scales."""
+
+    def elements(self, codes):
+        return codes
+
+    def scaled(self, scales):
+        return scales
+
+    def meaning(self, name, codes, descale):
+        if codes.dtype == NVFP4:
+            codes = self.elements(codes.view(torch.uint8)).view(NVFP4)
+            descale = self.scaled(descale.view(torch.uint8)).view(E4M3)
+        return super().meaning(name, codes, descale)
+
+
+class HighHalfFirst(Packed):
+    def elements(self, codes):
+        return codes << 4 | codes >> 4
+
+
+class SignsLost(Packed):
+    def elements(self, codes):
+        return codes & 0x77
+
+
+class HalvesAreZero(Packed):
+    """The one subnormal element, 0.5, is flushed."""
+
+    def elements(self, codes):
+        low, high = (torch.where(half % 8 == 1, 0, half) for half in (codes & 15, codes >> 4))
+        return low | high << 4
+
+
+class NextScale(Packed):
+    def scaled(self, scales):
+        return scales.roll(-1, -1)
+
+
+class ScalesOfTheNextToken(Packed):
+    def scaled(self, scales):
+        return scales.roll(-1, -2 if scales.ndim == 4 else 0)
+
+
+class ScalesDropped(Packed):
+    def scaled(self, scales):
+        return torch.full_like(scales, 0x38)  # 1 in E4M3
+
+
+class ScalesInAnotherFormat(Packed):
+    def scaled(self, scales):
+        other = scales.view(torch.float8_e4m3fnuz).float().to(E4M3)
+        return other.view(torch.uint8)
+
+
+class ScalesArePowersOfTwo(Packed):
+    """Read as MXFP4 has them, but for the bias: the bits of the mantissa are lost."""
+
+    def scaled(self, scales):
+        return scales & 0x78
+
+
+PACKED_FAULTS = {
+    "high half first": HighHalfFirst,
+    "signs lost": SignsLost,
+    "subnormal elements flushed": HalvesAreZero,
+    "the next scale": NextScale,
+    "scales of the next token": ScalesOfTheNextToken,
+    "scales dropped": ScalesDropped,
+    "scales read as E4M3 FNUZ": ScalesInAnotherFormat,
+    "scales are powers of two": ScalesArePowersOfTwo,
+}
 FAULTS = {
     **{f"{name}_descale dropped": dropped(name) for name in AXES},
     "one factor for all heads": OneFactorForAll,

@@ -1,4 +1,4 @@
-"""Conformance in E4M3: passes what is right, catches every wrong meaning of a byte."""
+"""Conformance in E4M3 and NVFP4: passes what is right, catches every wrong meaning of a byte."""
 
 import json
 from typing import ClassVar
@@ -17,6 +17,7 @@ from msa_suites.eight_bits import meant
 from msa_suites.inputs import make_inputs, stored
 
 NAMES = [case.name for case in CASES if torch.float8_e4m3fn in case.dtypes.values()]
+PACKED = [case.name for case in CASES if torch.float4_e2m1fn_x2 in case.dtypes.values()]
 #: The operation without which a wrong factor of a tensor does not show.
 OPERATIONS = {
     "q": ("attention", "attention_lse", "decode", "decode_lse", "attend_paged", "pipeline"),
@@ -46,9 +47,10 @@ def check(implementation, materials, names=NAMES):
 
 @pytest.mark.parametrize("subject", [*faulty_quantized.RIGHT, "reference", "torch"])
 def test_a_right_implementation_passes(subject, materials):
-    results = check(subject if isinstance(subject, str) else subject(), materials)
+    both = [*NAMES, *PACKED]
+    results = check(subject if isinstance(subject, str) else subject(), materials, both)
     assert [r for r in results if r.status == FAILED] == []
-    assert {r.case for r in results if r.status == PASSED} == set(NAMES)
+    assert {r.case for r in results if r.status == PASSED} == set(both)
 
 
 #: Of dropped factors the test below demands more.
@@ -63,6 +65,25 @@ OTHERS = [
 def test_a_fault_is_caught(name, materials):
     results = one_by_one(faulty_quantized.FAULTS[name](), materials)
     assert any(r.status == FAILED for r in results)
+
+
+@pytest.mark.parametrize("case", ["fp4", "fp4-decode"])
+@pytest.mark.parametrize("name", faulty_quantized.PACKED_FAULTS)
+def test_a_fault_of_packed_elements_or_scales_is_caught_in_every_operation(name, case, materials):
+    results = check(faulty_quantized.PACKED_FAULTS[name](), materials, [case])
+    failed = {r.check for r in results if r.status == FAILED}
+    asked = {"scores", "attention", "decode", "paged_scores"}
+    ran = {r.check for r in results if r.status != SKIPPED} & asked
+    assert len(ran) >= 2
+    assert failed >= ran
+
+
+def test_packed_caches_have_scales_that_differ_by_token_head_and_group():
+    inputs = make_inputs(case_named("fp4"))
+    assert sorted(inputs.descales) == ["k", "k_idx", "v"]
+    scales = inputs.descales["k"].float()
+    for axis in range(3):
+        assert bool((scales != scales.roll(1, axis)).float().mean() > 0.5)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -89,13 +110,15 @@ def test_what_declares_no_dtypes_is_not_given_bytes(materials):
     assert "dtype float8_e4m3fn: its capabilities do not name it" in reasons
 
 
-def test_inputs_keep_their_bytes_when_they_are_stored_again():
-    case = case_named("fp8")
+@pytest.mark.parametrize("name", ["fp8", "fp4"])
+def test_inputs_keep_their_bytes_when_they_are_stored_again(name):
+    case = case_named(name)
     inputs = make_inputs(case)
     again = stored(case, inputs.wide(torch.float32))
     for a, b in zip(inputs.tensors, again.tensors, strict=True):
-        assert a.dtype == torch.float8_e4m3fn
         assert same(a, b)
+    for held in inputs.descales:
+        assert same(inputs.descales[held], again.descales[held])
 
 
 def test_heads_have_factors_of_their_own():
@@ -120,7 +143,7 @@ def test_suites_of_wide_tensors_refuse_own_cases_of_bytes(tmp_path, suite):
     done = bench(tmp_path, "check", "--suite", suite, "--cases", str(cases), "--out", "here")
     assert done.returncode == 2
     said = " ".join(done.stderr.split())
-    assert f"--cases: wanted no float8_e4m3fn for the suite {suite}" in said
+    assert f"--cases: wanted no float8_e4m3fn and no float4_e2m1fn_x2 for the suite {suite}" in said
     assert "'fp8-cache'; --suite correctness takes it" in said
     assert not (tmp_path / "here" / "samples.jsonl").exists()
 
@@ -129,9 +152,19 @@ def test_suites_of_wide_tensors_refuse_own_cases_of_bytes(tmp_path, suite):
     ("change", "words"),
     [
         ({"dtype": "float16", "kv_dtype": "bfloat16"}, "kv_dtype: wanted one of float16, float8"),
-        ({"kv_dtype": "fp8"}, "kv_dtype: wanted one of float32, float8_e4m3fn, got 'fp8'"),
+        ({"kv_dtype": "fp8"}, "kv_dtype: wanted one of float32, float8.*, float4_.*, got 'fp8'"),
         ({"index_dtype": "e5m2"}, "index_dtype: wanted one of float32, float16, bfloat16, float8"),
         ({"dtype": "float8_e4m3fn", "kv_dtype": "float16"}, "kv_dtype: wanted one of float8"),
+        ({"dtype": "float4_e2m1fn_x2"}, "dtype: wanted one of float32, .*, got 'float4_e2m1fn_x2'"),
+        (
+            {"dtype": "float8_e4m3fn", "kv_dtype": "float4_e2m1fn_x2"},
+            "kv_dtype: wanted one of float8_e4m3fn.*, got 'float4",
+        ),
+        (
+            {"kv_dtype": "float4_e2m1fn_x2"},
+            "D: wanted a multiple of 16 for float4_e2m1fn_x2, got 8",
+        ),
+        ({"index_dtype": "float4_e2m1fn_x2"}, "Di: wanted a multiple of 16 for float4"),
     ],
 )
 def test_dtypes_that_cannot_stand_together_are_named(change, words):

@@ -85,16 +85,16 @@ def paged_arguments(
     pages: dict[str, object] = {"page_table": cache.page_table, "k_lens": cache.k_lens}
     q, q_idx = x.q.unflatten(0, each), x.q_idx.unflatten(0, each)
     if operation == "paged_block_scores":
-        keywords = {"scale": case.index_scale, **x.factors("q_idx", "k_idx")}
+        keywords = {"scale": case.index_scale, **cache.factors(x, "q_idx", "k_idx")}
         return (q_idx, cache.index_pages), {**pages, **keywords}
     if operation == "attend_paged":
         settings = {name: value for name, value in case.settings.items() if name != "block"}
         scales = {"scale": case.scale, "index_scale": case.index_scale}
         whole = (q, q_idx, cache.k_pages, cache.v_pages, cache.index_pages)
-        return whole, {**pages, **settings, **scales, **x.factors(*TENSORS)}
+        return whole, {**pages, **settings, **scales, **cache.factors(x, *TENSORS)}
     selection = m.selection if chosen is None else chosen
     tensors = (q, cache.k_pages, cache.v_pages, selection.unflatten(0, each))
-    return tensors, {**pages, "scale": case.scale, **x.factors("q", "k", "v")}
+    return tensors, {**pages, "scale": case.scale, **cache.factors(x, "q", "k", "v")}
 
 
 def _decode(t: Trial, chosen: Tensor) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -95,8 +93,7 @@ def future_changes_nothing(t: Trial) -> None:
         rows.append(torch.arange(s.q_start, s.q_start + max(0, cut + 1 - s.first_position)))
     if not rows:
         raise Skipped("every sequence has one query: none has a future")
-    k, v, k_idx = (altered(tensor, later, -3.0) for tensor in (x.k, x.v, x.k_idx))
-    out, selection = t.attend(replace(x, k=k, v=v, k_idx=k_idx))
+    out, selection = t.attend(altered(x, {"k": later, "v": later, "k_idx": later}, -3.0))
     where = torch.cat(rows)
     picked = None if selection is None else selection[where]
     t.judge_attended(out[where], picked, rows=where)
@@ -110,11 +107,9 @@ def groups_independent(t: Trial) -> None:
     kept = case.Hkv - 1
     other = torch.arange(case.Hkv) != kept
     heads = other.repeat_interleave(case.group_size)
-    q, k, v, q_idx = (
-        altered(tensor, (slice(None), mask), -2.0)
-        for tensor, mask in ((x.q, heads), (x.k, other), (x.v, other), (x.q_idx, other))
-    )
-    out, selection = t.attend(replace(x, q=q, k=k, v=v, q_idx=q_idx))
+    parts = {"q": heads, "k": other, "v": other, "q_idx": other}
+    where = {name: (slice(None), mask) for name, mask in parts.items()}
+    out, selection = t.attend(altered(x, where, -2.0))
     groups = (~other).expand(len(x.q), -1)
     t.judge_attended(out, selection, groups=groups)
 

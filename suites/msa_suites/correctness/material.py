@@ -109,7 +109,7 @@ class Material:
 
     def eager_of(self, selection: Tensor) -> tuple[Tensor, Tensor]:
         """The same for any selection."""
-        inputs = self.inputs
+        inputs = self.inputs.unpacked()
         return eager_attention(
             inputs.q,
             inputs.k,
@@ -153,14 +153,8 @@ class Material:
             for lengths in ([b - a for a, b, _, _ in rows], [d - c for _, _, c, d in rows])
         )
         cu_q, cu_k = totals
-        piece = replace(
-            inputs,
-            q=inputs.q[queries],
-            k=inputs.k[keys],
-            v=inputs.v[keys],
-            q_idx=inputs.q_idx[queries],
-            k_idx=inputs.k_idx[keys],
-            cu_q=cu_q,
-            cu_k=cu_k,
-        )
-        return piece, queries
+        where = dict.fromkeys(("q", "q_idx"), queries) | dict.fromkeys(("k", "v", "k_idx"), keys)
+        taken = {name: inputs.rows(name, at) for name, at in where.items()}
+        factors = {name: x for name, (_, x) in taken.items() if x is not None}
+        tensors = {name: x for name, (x, _) in taken.items()}
+        return replace(inputs, **tensors, cu_q=cu_q, cu_k=cu_k, descales=factors), queries

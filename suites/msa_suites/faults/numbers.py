@@ -120,6 +120,21 @@ def one_factor_for_all_heads_of_a_cache(
     return right(store, None if descale is None else descale[:1].expand_as(descale), *rest)
 
 
+@fault("numbers", "correctness:fp4", cause="the high one is taken for the first")
+@wrapping("msa.nvfp4.values")
+def halves_of_bytes_change_places(right: Given, x: Tensor, scales: Tensor, **rest: Given) -> Given:
+    """Of two elements in a byte the high half is taken for the first."""
+    codes = x.view(torch.uint8)
+    return right((codes << 4 | codes >> 4).view(x.dtype), scales, **rest)
+
+
+@fault("numbers", "correctness:fp4-decode", cause="the scale of the next 16 channels is used")
+@wrapping("msa.nvfp4.values")
+def scales_of_the_next_channels(right: Given, x: Tensor, scales: Tensor, **rest: Given) -> Given:
+    """Every group of 16 channels gets the scale of its neighbour."""
+    return right(x, scales.view(torch.uint8).roll(-1, -1).view(scales.dtype), **rest)
+
+
 @fault("numbers", "correctness:many-blocks", seen="flashinfer#4982", cause="offset of 4096 blocks")
 @wrapping("msa.fast.scoring.index_keys")
 def offsets_overflow(right: Given, k_idx: Tensor) -> Tensor:
