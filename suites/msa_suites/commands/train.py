@@ -14,11 +14,10 @@ from msa_suites.commands.options import (
     print_json,
     stderr_console,
 )
+from msa_suites.models import ROUTES
 
 if TYPE_CHECKING:
     from msa_suites.models.train import Progress, Trainer
-
-ROUTES = ("dense", "pt", "cpt")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,11 @@ sparse. Dense training that goes on from a model (``dense`` with ``start``) is t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from msa_suites.models import ROUTES
 from msa_suites.models.architecture import ModelShape
 
 #: (sequence length, sequences a step, steps).
@@ -31,8 +32,6 @@ CURRICULUM: Curriculum = (
 )
 #: What a trained model goes on with: 19 % of all tokens (400 of 3,000 billion in the paper).
 CONTINUED: Curriculum = ((1024, 2, 200), (2048, 1, 500), (4096, 1, 80), (8192, 1, 20))
-
-ROUTES = ("dense", "pt", "cpt")
 
 
 @dataclass(frozen=True)
@@ -139,10 +138,20 @@ class TrainingPlan:
         own = json.loads(self.as_json())
         theirs = completed(theirs)
         return ", ".join(
-            f"{f.name} {theirs.get(f.name)!r} where {own[f.name]!r} is wanted"
-            for f in fields(self)
-            if theirs.get(f.name) != own[f.name]
+            f"{name} {got!r} where {wanted!r} is wanted"
+            for name, got, wanted in _apart(theirs, own)
+            if got != wanted
         )
+
+
+def _apart(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value and own value of every field, those of nested records one by one."""
+    for name, wanted in own.items():
+        got = theirs.get(name)
+        if isinstance(got, dict) and isinstance(wanted, dict):
+            yield from ((f"{name}.{inner}", *both) for inner, *both in _apart(got, wanted))
+        else:
+            yield name, got, wanted
 
 
 def completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
