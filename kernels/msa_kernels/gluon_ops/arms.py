@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from msa.quantized import E4M3
+from msa.quantized import E4M3, NVFP4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,11 @@ class Arm:
 
 
 #: Of float32 itself tensor cores keep 11 bits.
-DTYPES = (torch.float16, torch.bfloat16, E4M3)
+DTYPES = (torch.float16, torch.bfloat16, E4M3, NVFP4)
 #: What fits a swizzle of bulk copies and the depth of a product of eight-bit elements.
 DIMS = (32, 64, 128)
+#: Of which a row in NVFP4 fits a swizzle.
+PACKED_DIMS = (64, 128)
 BLOCKS = (16, 32, 64, 128)
 TOPK_VALUES = range(1, 65)
 GROUP_SIZES = range(1, 65)
@@ -102,11 +104,16 @@ def require_size(name: str, what: str, got: int, known: tuple[int, ...]) -> None
 
 
 def require_cached(name: str, x: Tensor, other: str, like: Tensor) -> None:
-    """Keys or values have the queries' dtype, or are E4M3.
+    """Keys or values have the queries' dtype, or are E4M3; or NVFP4 beside queries of 16 bits.
 
     Raises:
         TypeError: they are not.
+        ValueError: NVFP4 of a size that no kernel takes.
     """
-    if x.dtype not in (like.dtype, E4M3):
-        wanted, got = (str(one.dtype).removeprefix("torch.") for one in (like, x))
-        raise TypeError(f"{name}: wanted {wanted} as {other} or float8_e4m3fn, got {got}")
+    known = dict.fromkeys((like.dtype, E4M3, *(() if like.dtype == E4M3 else (NVFP4,))))
+    if x.dtype not in known:
+        first, *others, got = (str(one).removeprefix("torch.") for one in (*known, x.dtype))
+        wanted = " or ".join((f"{first} as {other}", *others))
+        raise TypeError(f"{name}: wanted {wanted}, got {got}")
+    if x.dtype == NVFP4:
+        require_size(other, "beside NVFP4 a size", like.shape[-1], PACKED_DIMS)

@@ -15,7 +15,7 @@ from msa_kernels.gluon_ops.arms import (
     require_size,
 )
 
-#: Factors of E4M3 queries, keys and values; None for 1.
+#: Factors of E4M3 queries, keys and values; None for 1. Of NVFP4 keys and values their scales.
 Factors = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 

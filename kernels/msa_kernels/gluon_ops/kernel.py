@@ -3,6 +3,8 @@
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from msa_kernels.gluon_ops.language import byte_registers, group_registers
+
 
 @gluon.jit
 def logit_factor(
@@ -32,6 +34,54 @@ def softmax_tile(logit, factor, newest, live, BLOCK: gl.constexpr, layout: gl.co
     total = gl.sum(weight, 1)
     lse = (top + gl.log2(total)) * 0.6931471805599453
     return weight, 1.0 / gl.where(total == 0.0, 1.0, total), lse
+
+
+@gluon.jit
+def load_scales(
+    scales, row, column, rows, ROWS: gl.constexpr, DIM: gl.constexpr, STRIDE: gl.constexpr
+):
+    """Scales ``[ROWS, DIM / 16]`` of an NVFP4 tile that begins there; zeros from ``rows`` on.
+
+    They come by addresses: a row of them has 4 or 8 bytes, and bulk copies take 16 at least. That
+    takes as long as a copy, so it is begun before a tile is waited for. Where there are no
+    ``scales`` it gives a number that nobody reads.
+    """
+    scale = 0
+    if scales is not None:
+        layout: gl.constexpr = gl.SliceLayout(2, group_registers(ROWS, DIM, gl.num_warps()))
+        member = gl.arange(0, ROWS, gl.SliceLayout(1, layout))
+        of = gl.arange(0, DIM // 16, gl.SliceLayout(0, layout))
+        # A pool of pages may have more scales than 31 bits count.
+        place = (row + member).to(gl.int64) * STRIDE + column
+        live = (member < rows)[:, None]
+        scale = gl.load(scales + place[:, None] + of[None, :], mask=live, other=0.0)
+    return scale
+
+
+@gluon.jit
+def widen_tile(source, into, scales, scale, rows, ROWS: gl.constexpr, DIM: gl.constexpr):
+    """:func:`widen_rows`, or :func:`widen_groups` with a ``scale`` of :func:`load_scales`."""
+    if scales is None:
+        widen_rows(source, into, rows, ROWS, DIM)
+    else:
+        widen_groups(source, into, scale, ROWS, DIM)
+
+
+@gluon.jit
+def widen_groups(source, into, scale, ROWS: gl.constexpr, DIM: gl.constexpr):
+    """Two E2M1 elements a byte, times the scale of their 16 channels, in the dtype of ``into``.
+
+    That is exact: a value has 6 bits at most. Rows whose scales are zeros become zeros, whatever
+    they hold, for E2M1 has no NaN.
+    """
+    warps: gl.constexpr = gl.num_warps()
+    layout: gl.constexpr = group_registers(ROWS, DIM, warps)
+    value = gl.fp4_to_fp(source.load(byte_registers(ROWS, DIM, warps)), into.dtype, 1)
+    value = value.reshape([ROWS, DIM // 16, 16])
+    value = gl.convert_layout(value, layout, assert_trivial=True)
+    scale, value = gl.broadcast(gl.expand_dims(scale, 2), value)
+    value = value * scale.to(into.dtype)
+    into.store(value.reshape([ROWS, DIM]))
 
 
 @gluon.jit

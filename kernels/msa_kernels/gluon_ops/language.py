@@ -42,3 +42,29 @@ def product_registers(
         return tensor_memory_registers(rows, width, warps)
     depth = 256 // element.primitive_bitwidth
     return gl.NVMMADistributedLayout([3, 0], [warps, 1], [16, width, depth])
+
+
+@gluon.constexpr_function
+def _spread(rows: int, dim: int, warps: int) -> tuple[int, int]:
+    """Of ``rows`` in NVFP4: the groups of a row that a thread has, and the threads of a row.
+
+    A thread has as many as it can: it needs fewer addresses so, and with the swizzle of the tiles
+    threads that walk along their rows meet no bank twice.
+    """
+    groups = dim // 16
+    each = min(max(rows * groups // (32 * warps), 1), groups)
+    return each, groups // each
+
+
+@gluon.constexpr_function
+def byte_registers(rows: int, dim: int, warps: int) -> object:
+    """How ``warps`` hold the bytes ``[rows, dim / 2]`` of NVFP4."""
+    each, lanes = _spread(rows, dim, warps)
+    return gl.BlockedLayout([1, each * 8], [32 // lanes, lanes], [warps, 1], [1, 0])
+
+
+@gluon.constexpr_function
+def group_registers(rows: int, dim: int, warps: int) -> object:
+    """How they hold the elements of these, ``[rows, dim / 16, 16]``."""
+    each, lanes = _spread(rows, dim, warps)
+    return gl.BlockedLayout([1, each, 16], [32 // lanes, lanes, 1], [warps, 1, 1], [2, 1, 0])

@@ -1,6 +1,6 @@
 """Every launch of an arm on tensors of a shape: for whoever compiles and never runs.
 
-The contents are zeros and the results mean nothing. Launchers take CPU tensors here because the
+The contents and the results mean nothing. Launchers take CPU tensors here because the
 caller has put a compilation in the place of each launch.
 """
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from msa.packing import cumulative
-from msa.quantized import E4M3, output_dtype
+from msa.quantized import E4M3, NVFP4, output_dtype
 from msa_kernels.gluon_ops import attention, decoding, scoring
 from msa_kernels.gluon_ops.arms import Arm
 
@@ -40,7 +40,8 @@ def launches(
         dim: D, and Di.
         block: tokens per block.
         topk: blocks kept.
-        cache_dtype: of keys, values and index keys; "" for ``dtype``.
+        cache_dtype: of keys, values and index keys, which may be ``float4_e2m1fn_x2``; "" for
+            ``dtype``.
     """
     packing: dict[str, Any] = {
         "cu_q": cumulative([_ROWS]),
@@ -49,33 +50,39 @@ def launches(
     }
     q = torch.zeros(_ROWS, heads, dim, dtype=getattr(torch, dtype))
     cached = getattr(torch, cache_dtype or dtype)
-    k, v = torch.zeros(2, _KEYS, groups, dim, dtype=cached)
+    width = dim // (2 if cached == NVFP4 else 1)
+    k, v = torch.empty(2, _KEYS, groups, width, dtype=cached)
     selection = torch.zeros(_ROWS, groups, topk, dtype=torch.int32)
     out, lse = torch.zeros_like(q, dtype=output_dtype(q)), torch.zeros(_ROWS, heads)
 
     def factors(x: Tensor, many: int) -> Tensor | None:
+        if x.dtype == NVFP4:
+            return torch.zeros(*x.shape[:-1], x.shape[-1] // 8, dtype=E4M3)
         return torch.ones(many) if x.dtype == E4M3 else None
 
     asked, kept, valued = factors(q, heads), factors(k, groups), factors(v, groups)
-    index = (factors(q, groups), factors(k, 1))
-    q_idx = q[:, :groups].contiguous()
+    q_idx, k_idx = q[:, :groups].contiguous(), k[:, :1].contiguous()
     scores = torch.zeros(_ROWS, groups, _KEYS // block)
     scoring.score_rows(
-        arm, q_idx, k[:, :1].contiguous(), scores, **packing, scale=0.1, factors=index
-    )
+        arm, q_idx, k_idx, scores, **packing, scale=0.1,
+        factors=(factors(q, groups), factors(k_idx, 1)),
+    )  # fmt: skip
     attention.attend_packed(
         arm, q, k, v, selection, out, lse, **packing, scale=0.1, factors=(asked, kept, valued)
     )
-    k_pages, v_pages = torch.zeros(2, _KEYS // block, groups, block, dim, dtype=cached)
+    k_pages, v_pages = torch.empty(2, _KEYS // block, groups, block, width, dtype=cached)
     pages: dict[str, Any] = {
         "page_table": torch.zeros(_REQUESTS, _KEYS // block, dtype=torch.int32),
         "k_lens": torch.full((_REQUESTS,), _KEYS, dtype=torch.int32),
     }
     few = torch.zeros(_REQUESTS, 1, groups, _KEYS // block)
     some = slice(0, _REQUESTS)
+    index_pages = k_pages[:, :1]
     scoring.score_pages(
-        arm, q_idx[some, None], k_pages[:, :1], few, **pages, scale=0.1, factors=index
-    )
+        arm, q_idx[some, None], index_pages, few, **pages, scale=0.1,
+        factors=(factors(q, groups), factors(index_pages, 1)),
+    )  # fmt: skip
+    kept, valued = factors(k_pages, groups), factors(v_pages, groups)
     decoding.attend_selected(
         arm, q[some, None], k_pages, v_pages, selection[some, None], out[some, None],
         lse[some, None], **pages, scale=0.1, factors=(asked, kept, valued),

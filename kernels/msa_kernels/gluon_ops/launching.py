@@ -11,14 +11,19 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from msa import fast
-from msa.quantized import E4M3
+from msa.quantized import E4M3, NVFP4
 from msa_kernels.gluon_ops.arms import Arm
 from msa_kernels.gluon_ops.simulating import simulate
 from msa_kernels.triton_ops.combining import merge
 from msa_kernels.triton_ops.limits import on
 from msa_kernels.triton_ops.tiles import FUSION
 
-_ELEMENTS = {torch.float16: gl.float16, torch.bfloat16: gl.bfloat16, E4M3: gl.float8e4nv}
+_ELEMENTS = {
+    torch.float16: gl.float16,
+    torch.bfloat16: gl.bfloat16,
+    E4M3: gl.float8e4nv,
+    torch.uint8: gl.uint8,
+}
 
 
 def launch(
@@ -59,9 +64,26 @@ def boxes(x: Tensor, rows: int, columns: int, *, gathered: bool = False) -> Tens
 
 
 def as_matrix(x: Tensor, columns: int) -> Tensor:
-    """``x`` as ``[n, columns]`` that bulk copies can read: itself where it lies so, else a copy."""
-    flat = x.contiguous()
+    """``x`` as ``[n, columns]`` that bulk copies can read: itself where it lies so, else a copy.
+
+    NVFP4 becomes bytes, for Triton has no name for it.
+    """
+    flat = (x.view(torch.uint8) if x.dtype == NVFP4 else x).contiguous()
     return (flat.clone() if flat.data_ptr() % 16 else flat).view(-1, columns)
+
+
+def as_given(*pairs: tuple[Tensor, Tensor | None]) -> tuple[Tensor | None, ...]:
+    """What kernels want of tensors and what stands beside them: factors of heads, or scales.
+
+    Args:
+        pairs: queries first, which have no scales.
+
+    Returns:
+        Factors of each, then scales of each but the first; contiguous, or None for none.
+    """
+    given = [(x.dtype == NVFP4, None if one is None else one.contiguous()) for x, one in pairs]
+    factors = (None if scaled else one for scaled, one in given)
+    return (*factors, *(one if scaled else None for scaled, one in given[1:]))
 
 
 def merge_slots(arm: Arm, outs: Tensor, lses: Tensor, out: Tensor, lse: Tensor) -> None:

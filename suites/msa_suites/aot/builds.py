@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from msa_suites.case import E4M3
+from msa_suites.case import E4M3, NVFP4
 
 #: Name -> compute capability, as Triton wants it. The suffix is its own doing from sm_90 on.
 ARCHITECTURES = {
@@ -29,7 +29,8 @@ class Build:
         dim: D and Di.
         block: Bk.
         topk: k.
-        cache_dtype: of pages, and of the index queries over them; "" for ``dtype``.
+        cache_dtype: of pages, and of the index queries over them unless it is NVFP4; "" for
+            ``dtype``.
     """
 
     dtype: str
@@ -80,7 +81,11 @@ BUILDS = {"quick": QUICK, "standard": STANDARD, "full": tuple(dict.fromkeys(FULL
 OURS = ("triton", "sm100", "sm90")
 #: Those that are written for some architectures only.
 WRITTEN_FOR = {"sm100": ("sm_100a", "sm_103a"), "sm90": ("sm_90a",)}
-_GLUON_QUICK = (*QUICK, Build("bfloat16", 64, 4, dim=64, block=128, topk=16))
+_GLUON_QUICK = (
+    *QUICK,
+    Build("bfloat16", 64, 4, dim=64, block=128, topk=16),
+    Build("bfloat16", 64, 4, dim=128, block=128, topk=16, cache_dtype=NVFP4),
+)
 _GLUON_STANDARD = (
     *_GLUON_QUICK,
     Build("bfloat16", 64, 4, 128, 128, 16),
@@ -91,6 +96,7 @@ _GLUON_FULL = (
     *_GLUON_STANDARD,
     Build(E4M3, 64, 4, 64, 128, 16),
     Build("float16", 64, 4, 64, 128, 16, cache_dtype=E4M3),
+    *(Build("float16", 64, 4, 64, block, 16, cache_dtype=NVFP4) for block in (16, 128)),
     *(Build("bfloat16", 64, 4, 128, block, 16) for block in (16, 32, 64)),
     *(Build("bfloat16", 4 * share, 4, 128, 128, 16) for share in (1, 3, 8)),
     Build("bfloat16", 64, 4, 32, 128, 64),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from msa import reference
+from msa import nvfp4, reference
 from msa.packing import cumulative
 from msa_kernels.gluon_ops import arms, attention, decoding, launching, scoring
 from msa_kernels.gluon_ops.simulating import simulate
@@ -18,14 +18,15 @@ SM100, SM90 = (arms.simulated(arm) for arm in arms.ARMS)
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of random tensors: blocks of 32, channels of 32."""
+    """A batch of random tensors: blocks of 32; keys and values of ``bits``, 16, 8 or 4."""
 
     queries: tuple[int, ...] = (5, 40)
     keys: tuple[int, ...] = (300, 40)
     own_keys: bool = False
     topk: int = 4
     seed: int = 7
-    eight_bits: bool = False
+    bits: int = 16
+    wide_rows: bool = False
     groups: int = 2
     share: int = 2
 
@@ -33,14 +34,33 @@ class Batch:
     def heads(self):
         return self.groups * self.share
 
-    def draw(self, *shape):
-        generator = torch.Generator().manual_seed(self.seed + sum(shape))
+    @property
+    def dim(self):
+        """Channels: as few as there can be, or as many."""
+        return 128 if self.wide_rows else 64 if self.bits == 4 else 32
+
+    def draw(self, *shape, salt=0):
+        generator = torch.Generator().manual_seed(self.seed + sum(shape) + 1009 * salt)
         return torch.randn(shape, generator=generator).half()
 
-    def cached(self, *shape):
-        """Keys or values, perhaps in E4M3 beside queries of sixteen bits."""
-        drawn = self.draw(*shape)
-        return drawn.to(torch.float8_e4m3fn) if self.eight_bits else drawn
+    def stored(self, drawn):
+        """Keys or values as a cache of ``bits`` has them, and the scales of those of 4.
+
+        Each group of 16 channels gets a size of its own, and some a scale of zero.
+        """
+        if self.bits == 16:
+            return drawn, None
+        if self.bits == 8:
+            return drawn.to(torch.float8_e4m3fn), None
+        sizes = self.draw(*drawn.shape[:-1], self.dim // nvfp4.GROUP, salt=3).float()
+        elements, scales = nvfp4.quantize(
+            drawn.float() * sizes.abs().repeat_interleave(nvfp4.GROUP, -1)
+        )
+        return elements, torch.where(sizes > 1.5, 0.0, scales.float()).to(scales.dtype)
+
+    def cached(self, *shape, salt=0):
+        """:meth:`stored` of a draw."""
+        return self.stored(self.draw(*shape, self.dim, salt=salt))
 
     @property
     def packing(self):
@@ -56,54 +76,81 @@ class Batch:
 
 def _both(operation, oracle, arm, *tensors, **settings):
     got = operation(arm, *tensors, **settings)
-    want = oracle(*(x.double() if x.is_floating_point() else x for x in tensors), **settings)
+    want = oracle(*map(_meant, tensors), **settings)
     return got, want
 
 
+def _meant(x):
+    """What a reference takes: bytes of NVFP4 have their scales beside them."""
+    return x if not x.is_floating_point() or x.dtype == nvfp4.NVFP4 else x.double()
+
+
 def scores(arm, batch):
-    q = batch.draw(sum(batch.queries), batch.groups, 32)
-    k = batch.cached(sum(batch.keys), batch.groups if batch.own_keys else 1, 32)
+    q = batch.draw(sum(batch.queries), batch.groups, batch.dim)
+    k, scales = batch.cached(sum(batch.keys), batch.groups if batch.own_keys else 1)
     return _both(
-        scoring.block_scores, reference.block_scores, arm, q, k, **batch.packing, scale=0.2
-    )
+        scoring.block_scores, reference.block_scores, arm, q, k, **batch.packing, scale=0.2,
+        k_idx_descale=scales,
+    )  # fmt: skip
 
 
 def attended(arm, batch):
-    q = batch.draw(sum(batch.queries), batch.heads, 32)
-    k, v = (batch.cached(sum(batch.keys), batch.groups, 32, seed)[..., 0] for seed in (1, 2))
+    q = batch.draw(sum(batch.queries), batch.heads, batch.dim)
+    shape = (sum(batch.keys), batch.groups)
+    (k, k_scales), (v, v_scales) = (batch.cached(*shape, salt=salt) for salt in (1, 2))
     chosen = batch.selection(len(q), batch.groups)
-    oracle = reference.sparse_attention
     return _both(
-        attention.sparse_attention, oracle, arm, q, k, v, chosen, **batch.packing, scale=0.2
-    )
+        attention.sparse_attention, reference.sparse_attention, arm, q, k, v, chosen,
+        **batch.packing, scale=0.2, k_descale=k_scales, v_descale=v_scales,
+    )  # fmt: skip
 
 
-def decoded(arm, batch):
-    """One query a request; what lies behind a last key is NaN."""
+def paged(batch, heads, *, salt=0):
+    """Pages of requests, NaN behind each last key, with their scales; table and lengths."""
     lengths = torch.tensor([max(one, 1) for one in batch.keys], dtype=torch.int32)
     width = -(-int(lengths.max()) // 32)
     pages = torch.randperm(
         len(lengths) * width, generator=torch.Generator().manual_seed(batch.seed)
     )
     table = pages.view(len(lengths), width).int()
-    k, v = (batch.draw(len(pages), batch.groups, 32, 32, seed)[..., 0] for seed in (1, 2))
+    drawn = batch.draw(len(pages), heads, 32, batch.dim, salt=salt)
     for request, length in enumerate(lengths.tolist()):
         for number, page in enumerate(table[request].tolist()):
-            for cache in (k, v):
-                cache[page, :, max(0, min(32, length - number * 32)) :] = torch.nan
-    if batch.eight_bits:
-        k, v = (x.to(torch.float8_e4m3fn) for x in (k, v))
-    q = batch.draw(len(lengths), 1, batch.heads, 32)
+            drawn[page, :, max(0, min(32, length - number * 32)) :] = torch.nan
+    return (*batch.stored(drawn), {"page_table": table, "k_lens": lengths})
+
+
+def paged_scores(arm, batch):
+    """One query a request."""
+    k, scales, pages = paged(batch, batch.groups if batch.own_keys else 1)
+    q = batch.draw(len(pages["k_lens"]), 1, batch.groups, batch.dim)
+    return _both(
+        scoring.paged_block_scores, reference.paged_block_scores, arm, q, k, **pages, scale=0.2,
+        k_idx_descale=scales,
+    )  # fmt: skip
+
+
+def decoded(arm, batch):
+    """One query a request."""
+    k, k_scales, pages = paged(batch, batch.groups, salt=1)
+    v, v_scales, _ = paged(batch, batch.groups, salt=2)
+    lengths = pages["k_lens"]
+    q = batch.draw(len(lengths), 1, batch.heads, batch.dim)
     chosen = batch.selection(len(lengths), 1, batch.groups)
     beyond = chosen >= (-(-lengths // 32))[:, None, None, None]
     chosen = chosen.masked_fill(beyond, -1)
     return _both(
-        decoding.sparse_decode, reference.sparse_decode, arm, q, k, v, chosen,
-        page_table=table, k_lens=lengths, scale=0.2,
+        decoding.sparse_decode, reference.sparse_decode, arm, q, k, v, chosen, **pages, scale=0.2,
+        k_descale=k_scales, v_descale=v_scales,
     )  # fmt: skip
 
 
-RUNS = {"scores": scores, "attention": attended, "decode": decoded}
+RUNS = {
+    "scores": scores,
+    "paged scores": paged_scores,
+    "attention": attended,
+    "decode": decoded,
+}
 
 
 def simulated(monkeypatch, run, arm, batch=None, **how):

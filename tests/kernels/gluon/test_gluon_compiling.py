@@ -24,11 +24,14 @@ def aot(*argv):
 
 
 @pytest.mark.parametrize(
+    "build",
+    ["bfloat16-D64-Bk128-R16-k16", "bfloat16-D128-Bk128-R16-k16-cache-float4_e2m1fn_x2"],
+)
+@pytest.mark.parametrize(
     ("name", "arch", "product"),
     [("sm100", "sm_103a", "tcgen05.mma"), ("sm90", "sm_90a", "wgmma.mma_async")],
 )
-def test_every_kernel_of_an_arm_is_as_it_must_be(name, arch, product):
-    build = "bfloat16-D64-Bk128-R16-k16"
+def test_every_kernel_of_an_arm_is_as_it_must_be(name, arch, product, build):
     done = aot("--implementation", name, "--arch", arch, "--build", build, "--json")
     kernels = json.loads(done.stdout)["kernels"]
     assert done.returncode == 0, [one for one in kernels if not one["ok"]]

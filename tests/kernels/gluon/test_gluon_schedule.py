@@ -39,18 +39,18 @@ from msa_kernels.gluon_ops.simulating import (
     keys=st.lists(st.integers(0, 300), min_size=1, max_size=3),
     asked=st.lists(st.integers(0, 150), min_size=3, max_size=3),
     own=st.booleans(),
-    eight=st.booleans(),
+    bits=st.sampled_from([16, 8, 4]),
     shape=st.sampled_from([(2, 2), (1, 1), (3, 3), (2, 5)]),
     part=st.sampled_from([1, 7, 1000]),
 )
 def test_right_in_any_order(
-    run, arm, seed, stages, tiles, length, rows, keys, asked, own, eight, shape, part
+    run, arm, seed, stages, tiles, length, rows, keys, asked, own, bits, shape, part
 ):
     """Random lengths, slots, runs and orders: no deadlock or race, nothing lost, right numbers."""
     queries = tuple(min(a, k) for a, k in zip(asked, keys, strict=False))
     groups, share = shape
     batch = Batch(
-        queries, tuple(keys), own_keys=own, seed=seed % 1000, eight_bits=eight,
+        queries, tuple(keys), own_keys=own, seed=seed % 1000, bits=bits,
         groups=groups, share=share,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -61,7 +61,7 @@ def test_right_in_any_order(
         patch.setattr(attention, "RUN", length)
         patch.setattr(attention, "ROWS", max(rows, share))
         # So many rows a chunk; and one slot for wide pages, or two.
-        patch.setattr(attention, "_HELD", part * batch.heads * batch.topk * 32 * 2)
+        patch.setattr(attention, "_HELD", part * batch.heads * batch.topk * batch.dim * 2)
         patch.setattr(decoding, "_SHARED", (140 if part == 1 else 226) << 8)
         patch.setattr(decoding, "_STAGES", stages)
         patch.setattr(decoding, "_PROGRAMS", length)
@@ -197,10 +197,8 @@ PLANTED = {
     ),
     "raw pages freed before they are wide": (
         "decode", SM100, WIDEN_PAGES,
-        "widen_rows(raw_values.index(stage), values.index(into), tokens, BLOCK, DIM)",
-        "mbarrier.arrive(rv_empty.index(stage), count=1); "
-        "widen_rows(raw_values.index(stage), values.index(into), tokens, BLOCK, DIM); continue",
-        SimulationError,
+        "widen_tile(\n            raw_values", "mbarrier.arrive(rv_empty.index(stage), count=1)\n"
+        "        widen_tile(\n            raw_values", SimulationError,
     ),
     "wide keys overwritten": (
         "scores", SM90, WIDEN_KEYS,
@@ -212,12 +210,41 @@ PLANTED = {
     "no wait for wide keys": (
         "attention", SM100, PRODUCTS, "mbarrier.wait(kv_ready, 0)", "pass", SimulationError,
     ),
+    "no wait for index keys of four bits": (
+        "scores", SM100, WIDEN_KEYS, "mbarrier.wait(raw_full.index(slot), (step // STAGES) & 1)",
+        "pass", SimulationError,
+    ),
+    "no wait for index keys of four bits, registers": (
+        "paged scores", SM90, WIDEN_KEYS,
+        "mbarrier.wait(raw_full.index(slot), (step // STAGES) & 1)", "pass", SimulationError,
+    ),
+    "no wait for a page of four bits": (
+        "decode", SM90, WIDEN_PAGES, "mbarrier.wait(rv_full.index(stage), come)", "pass",
+        SimulationError,
+    ),
+    "no wait for keys of four bits": (
+        "attention", SM90, ATTEND, "mbarrier.wait(kv_full, 0)", "pass", SimulationError,
+    ),
+    "keys of four bits overwritten": (
+        "scores", SM90, WIDEN_KEYS,
+        "mbarrier.wait(k_empty.index(into), ((step // WIDES) & 1) ^ 1)", "pass", SimulationError,
+    ),
+    "no fence behind a page of four bits": (
+        "decode", SM100, WIDEN_PAGES,
+        "fence_async_shared()\n        mbarrier.arrive(v_full", "mbarrier.arrive(v_full",
+        SimulationError,
+    ),
 }  # fmt: skip
 LONG = {
     "scores": with_keys(40, 1500),
+    "paged scores": with_keys(40, 1500),
     "attention": Batch((130, 300), (130, 310)),
     "decode": with_keys(310, 290, 20),
 }
+
+
+def _bits(name):
+    return 4 if "four bits" in name else 8 if "wide" in name else 16
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -229,7 +256,7 @@ def test_a_planted_mistake_is_noticed(monkeypatch, name):
     for seed in range(3):  # in whatever order
         with pytest.raises(wanted):
             simulated(
-                monkeypatch, run, arm, replace(LONG[run], eight_bits="wide" in name),
+                monkeypatch, run, arm, replace(LONG[run], bits=_bits(name)),
                 choose=random.Random(seed).randrange, replaced=planted(function, (old, new)),
             )  # fmt: skip
 
@@ -295,7 +322,7 @@ def test_what_nobody_reads_may_be_nan(arm):
 def test_some_rows_of_scores_are_part_of_the_whole(arm, low, high):
     batch = Batch()
     whole, _ = RUNS["scores"](arm, batch)
-    q, k = batch.draw(45, 2, 32), batch.cached(340, 1, 32)
+    (k, _), q = batch.cached(340, 1), batch.draw(45, 2, batch.dim)
     part = torch.full((high - low, *whole.shape[1:]), -torch.inf)
     scoring.score_rows(arm, q, k, part, low, **batch.packing, scale=0.2)
     torch.testing.assert_close(part, whole[low:high], rtol=1e-6, atol=1e-6)

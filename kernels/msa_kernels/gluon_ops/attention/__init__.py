@@ -11,7 +11,14 @@ from msa_kernels.gluon_ops.arms import Arm
 from msa_kernels.gluon_ops.attention.kernel import attend_units
 from msa_kernels.gluon_ops.attention.planning import plan_units
 from msa_kernels.gluon_ops.checking import Factors, check_attending
-from msa_kernels.gluon_ops.launching import as_matrix, boxes, gl_float, launch, merge_slots
+from msa_kernels.gluon_ops.launching import (
+    as_given,
+    as_matrix,
+    boxes,
+    gl_float,
+    launch,
+    merge_slots,
+)
 
 #: Rows of a product, M: queries times heads of a group.
 ROWS = 128
@@ -41,7 +48,8 @@ def sparse_attention(
     Args:
         arm: where to run.
         q: ``[Tq, Hq, D]``, float16, bfloat16 or E4M3.
-        k: ``[Tk, Hkv, D]``, of the same dtype or in E4M3.
+        k: ``[Tk, Hkv, D]``, of the same dtype or in E4M3; or ``[Tk, Hkv, D / 2]`` in NVFP4 beside
+            queries of 16 bits.
         v: ``[Tk, Hkv, D]``, of k's dtype.
         selection: int32 ``[Tq, Hkv, k]``; negative entries are empty, in any place.
         cu_q: int32 ``[B + 1]``.
@@ -49,8 +57,8 @@ def sparse_attention(
         block: tokens per block, 16, 32, 64 or 128.
         scale: factor on the logits, ``D ** -0.5`` in the paper.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 E4M3 ``[Tk, Hkv, D / 16]``.
+        v_descale: those of the values.
 
     Returns:
         out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[Tq, Hq]`` (natural
@@ -94,8 +102,9 @@ def attend_packed(
     each = heads * topk * dim * out.element_size()
     chunk = max(_HELD // each, 1)
     # What descriptors need: matrices of adjacent columns. Queries are rows of one head each.
-    flat_q, flat_k = as_matrix(q, dim), as_matrix(k, k.shape[1] * dim)
-    flat_v = as_matrix(v, v.shape[1] * dim)
+    flat_q = as_matrix(q, dim)
+    flat_k, flat_v = (as_matrix(x, x.shape[1] * x.shape[2]) for x in (k, v))
+    given = as_given(*zip((q, k, v), factors, strict=True))
     for low in range(0, len(q), chunk):
         part = slice(low, low + chunk)
         rows = len(out[part])
@@ -104,7 +113,7 @@ def attend_packed(
         if len(k):
             _attend_chunk(
                 arm, flat_q, flat_k, flat_v, selection[part], outs, lses, low, cu_q=cu_q, cu_k=cu_k,
-                block=block, scale=scale, factors=factors,
+                block=block, scale=scale, given=given,
             )  # fmt: skip
         merge_slots(arm, outs, lses, out[part], lse[part])
 
@@ -123,9 +132,9 @@ def _attend_chunk(
     cu_k: Tensor,
     block: int,
     scale: float,
-    factors: Factors,
+    given: tuple[Tensor | None, ...],
 ) -> None:
-    """Partial outputs of rows ``low`` to ``low + len(outs)``."""
+    """Partial outputs of rows ``low`` to ``low + len(outs)``; ``given`` by :func:`as_given`."""
     heads, topk, dim = outs.shape[1:]
     groups = selection.shape[1]
     share = heads // groups
@@ -133,20 +142,20 @@ def _attend_chunk(
         selection, low, cu_q=cu_q, cu_k=cu_k, block=block, tokens=len(k),
         queries=ROWS // share * RUN,
     )  # fmt: skip
-    box = boxes(k, block, dim)
+    width = k.shape[1] // groups  # elements of a row, of NVFP4 bytes
     launch(
         arm,
         attend_units,
         (len(units.plan),),
         q,
         boxes(q, ROWS, dim, gathered=True) if arm.tensor_memory else None,
-        box,
-        boxes(v, block, dim),
+        boxes(k, block, width),
+        boxes(v, block, width),
         outs,
         lses,
         units.order,
         units.plan,
-        *(None if x is None else x.contiguous() for x in factors),
+        *given,
         low,
         float(scale),
         near=q,
@@ -159,8 +168,8 @@ def _attend_chunk(
         SLOTS=SLOTS,
         TILES=TILES,
         WIDE_KEYS=k.dtype != q.dtype,
-        WIDE_VALUES=k.dtype == E4M3,
+        WIDE_VALUES=k.element_size() == 1,
         WIDE=gl_float(torch.float16 if q.dtype == E4M3 else q.dtype),
         Q_BYTES=ROWS * dim * q.element_size(),
-        KV_BYTES=2 * block * dim * k.element_size(),
+        KV_BYTES=2 * block * width * k.element_size(),
     )

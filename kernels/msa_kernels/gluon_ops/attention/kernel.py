@@ -6,7 +6,7 @@ one block only, its softmax is complete at once, and each slot of the selection 
 output with its LSE. Products go to tensor memory by a *multiplier*, or stay in registers. Signals:
 
     kv_full          gatherer -> all             keys and values have come
-    kv_ready         softmax -> multiplier       E4M3 keys are as wide as the queries *
+    kv_ready         softmax -> multiplier       keys are as wide as the queries *
     q_full[slot]     gatherer -> who multiplies  the queries of a tile have come
     q_empty[slot]    who multiplies -> gatherer  they have been read
     s_full[tile]     multiplier -> softmax       logits are there *
@@ -32,7 +32,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
 )
 
-from msa_kernels.gluon_ops.kernel import logit_factor, softmax_tile, widen_rows
+from msa_kernels.gluon_ops.kernel import (
+    load_scales,
+    logit_factor,
+    softmax_tile,
+    widen_rows,
+    widen_tile,
+)
 from msa_kernels.gluon_ops.language import (
     bulk_gather,
     bulk_load,
@@ -86,8 +92,9 @@ def gather(
     HEADS: gl.constexpr = GROUPS * SHARE
     if steps > 0:
         mbarrier.expect(kv_full, KV_BYTES)
-        bulk_load(k_box, [start, group * DIM], kv_full, keys)
-        bulk_load(v_box, [start, group * DIM], kv_full, values)
+        column = group * keys.shape[1]
+        bulk_load(k_box, [start, column], kv_full, keys)
+        bulk_load(v_box, [start, column], kv_full, values)
     for step in range(steps):
         slot = step % SLOTS
         mbarrier.wait(q_empty.index(slot), ((step // SLOTS) & 1) ^ 1)
@@ -232,6 +239,8 @@ def attend_tiles(
     q_factors,
     k_factors,
     v_factors,
+    k_scales,
+    v_scales,
     query,
     keys,
     values,
@@ -249,6 +258,7 @@ def attend_tiles(
     o_full,
     first,
     stop,
+    start,
     group,
     offset,
     tokens,
@@ -275,11 +285,14 @@ def attend_tiles(
     head = group * SHARE + gl.arange(0, ROWS, along) % SHARE
     factor = logit_factor(q_factors, k_factors, scale, head, group, ROWS, along)
     if steps > 0:
+        OF: gl.constexpr = DIM // 16
+        k_scale = load_scales(k_scales, start, group * OF, tokens, BLOCK, DIM, GROUPS * OF)
+        v_scale = load_scales(v_scales, start, group * OF, tokens, BLOCK, DIM, GROUPS * OF)
         mbarrier.wait(kv_full, 0)
         if WIDE_KEYS:
-            widen_rows(keys, wide_keys, BLOCK, BLOCK, DIM)
+            widen_tile(keys, wide_keys, k_scales, k_scale, BLOCK, BLOCK, DIM)
         if WIDE_VALUES:
-            widen_rows(values, wide, tokens, BLOCK, DIM)
+            widen_tile(values, wide, v_scales, v_scale, tokens, BLOCK, DIM)
         else:
             if tokens < BLOCK:
                 widen_rows(values, wide, tokens, BLOCK, DIM)
@@ -349,6 +362,8 @@ def attend_units(
     q_factors,
     k_factors,
     v_factors,
+    k_scales,
+    v_scales,
     low,
     scale,
     GROUPS: gl.constexpr,
@@ -369,11 +384,12 @@ def attend_units(
     """One unit of the plan: outputs and LSEs of the slots that it lists, and of no others.
 
     ``q`` ``[Tq, heads, DIM]`` is contiguous, ``q_box`` takes single rows of it as a matrix of heads
-    (or is None, in registers), ``k_box`` and ``v_box`` boxes ``[BLOCK, DIM]``. ``outs``
+    (or is None, in registers), ``k_box`` and ``v_box`` boxes of ``BLOCK`` tokens. ``outs``
     ``[rows, heads, TOPK, DIM]`` and ``lses`` ``[rows, heads, TOPK]`` are those of rows ``low`` on.
     ``order`` and ``plan`` are those of :func:`planning.plan_units`; factors are those of E4M3
-    elements, ``[heads]``, ``[GROUPS]`` and ``[GROUPS]``, or None. ``TILES`` is 2 at least. Keys and
-    values that are ``WIDE_KEYS`` and ``WIDE_VALUES`` are multiplied as ``WIDE``.
+    elements, ``[heads]``, ``[GROUPS]`` and ``[GROUPS]``, or None; scales are those of
+    NVFP4, ``[Tk, GROUPS, DIM / 16]`` in E4M3, or None. ``TILES`` is 2 at least. Keys and values
+    that are ``WIDE_KEYS`` and ``WIDE_VALUES`` are multiplied as ``WIDE``.
     """
     unit = plan + gl.program_id(0) * 6
     first = gl.load(unit)
@@ -386,8 +402,9 @@ def attend_units(
     steps = (stop - first + EACH - 1) // EACH
     q_layout: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS, DIM], q.dtype.element_ty)
     query = gl.allocate_shared_memory(q.dtype.element_ty, [SLOTS, ROWS, DIM], q_layout)
-    keys = gl.allocate_shared_memory(k_box.dtype, [BLOCK, DIM], k_box.layout)
-    values = gl.allocate_shared_memory(k_box.dtype, [BLOCK, DIM], k_box.layout)
+    WIDTH: gl.constexpr = k_box.block_shape[1]
+    keys = gl.allocate_shared_memory(k_box.dtype, [BLOCK, WIDTH], k_box.layout)
+    values = gl.allocate_shared_memory(k_box.dtype, [BLOCK, WIDTH], k_box.layout)
     wide = values
     if WIDE_VALUES:
         wide = gl.allocate_shared_memory(
@@ -424,10 +441,10 @@ def attend_units(
         outputs = allocate_tensor_memory(gl.float32, [TILES, ROWS, DIM], o_layout)
         gl.warp_specialize([
             (attend_tiles, (
-                outs, lses, order, q_factors, k_factors, v_factors,
+                outs, lses, order, q_factors, k_factors, v_factors, k_scales, v_scales,
                 query, keys, values, wide_keys, wide, weights, logits, outputs,
                 kv_full, kv_ready, q_full, q_empty, s_full, p_full, o_full,
-                first, stop, group, offset, tokens, scale, steps,
+                first, stop, start, group, offset, tokens, scale, steps,
                 GROUPS, SHARE, DIM, BLOCK, TOPK, ROWS, SLOTS, TILES,
                 WIDE_KEYS, WIDE_VALUES, TENSOR_MEMORY,
             )),
@@ -445,10 +462,10 @@ def attend_units(
     else:
         gl.warp_specialize([
             (attend_tiles, (
-                outs, lses, order, q_factors, k_factors, v_factors,
+                outs, lses, order, q_factors, k_factors, v_factors, k_scales, v_scales,
                 query, keys, values, wide_keys, wide, query, query, query,
                 kv_full, kv_ready, q_full, q_empty, s_full, p_full, o_full,
-                first, stop, group, offset, tokens, scale, steps,
+                first, stop, start, group, offset, tokens, scale, steps,
                 GROUPS, SHARE, DIM, BLOCK, TOPK, ROWS, SLOTS, TILES,
                 WIDE_KEYS, WIDE_VALUES, TENSOR_MEMORY,
             )),

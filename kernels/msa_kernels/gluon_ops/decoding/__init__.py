@@ -12,7 +12,14 @@ from msa_kernels.gluon_ops.arms import Arm
 from msa_kernels.gluon_ops.checking import Factors, check_attending
 from msa_kernels.gluon_ops.decoding.kernel import attend_pages
 from msa_kernels.gluon_ops.decoding.planning import plan_slots
-from msa_kernels.gluon_ops.launching import as_matrix, boxes, gl_float, launch, merge_slots
+from msa_kernels.gluon_ops.launching import (
+    as_given,
+    as_matrix,
+    boxes,
+    gl_float,
+    launch,
+    merge_slots,
+)
 
 #: Rows of a product, M, of which a group's heads are used.
 ROWS = 128
@@ -48,15 +55,16 @@ def sparse_decode(
         arm: where to run.
         q: ``[B, Q, Hq, D]``, float16, bfloat16 or E4M3; the last query of a request sits on its
             last key.
-        k_pages: ``[P, Hkv, block, D]``, of the same dtype or in E4M3; a page holds one block.
+        k_pages: ``[P, Hkv, block, D]``, of the same dtype or in E4M3; a page holds one block. Or
+            ``[P, Hkv, block, D / 2]`` in NVFP4 beside queries of 16 bits.
         v_pages: ``[P, Hkv, block, D]``, of k_pages' dtype.
         selection: int32 ``[B, Q, Hkv, k]``; negative entries are empty, in any place.
         page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the logits.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 E4M3 ``[P, Hkv, block, D / 16]``.
+        v_descale: those of the values.
 
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
@@ -104,7 +112,7 @@ def attend_selected(
 ) -> None:
     """Fill in ``out`` ``[B, Q, Hq, D]`` and ``lse`` ``[B, Q, Hq]``, both contiguous."""
     heads, dim = q.shape[2:]
-    groups, block = k_pages.shape[1:3]
+    groups, block, width = k_pages.shape[1:]  # of NVFP4 bytes
     topk = selection.shape[3]
     items = q.shape[0] * q.shape[1] * groups
     outs = out.new_empty((*q.shape[:2], heads, topk, dim))
@@ -115,7 +123,7 @@ def attend_selected(
         run = triton.cdiv(topk, parts)
         if q.dtype == E4M3:
             q = q.half()  # which has all of its values; beside the pages it is small
-        page = block * dim * k_pages.element_size()
+        page = block * width * k_pages.element_size()
         # Beside the pages: the queries, and the weights of each tile.
         room = _SHARED - ROWS * (dim + TILES * block) * q.element_size()
         wides = 0
@@ -128,13 +136,13 @@ def attend_selected(
             attend_pages,
             (items, triton.cdiv(topk, run)),
             boxes(as_matrix(q, dim), ROWS, dim),
-            boxes(as_matrix(k_pages, dim), block, dim),
-            boxes(as_matrix(v_pages, dim), block, dim),
+            boxes(as_matrix(k_pages, width), block, width),
+            boxes(as_matrix(v_pages, width), block, width),
             outs,
             lses,
             slots.counts,
             slots.places,
-            *(None if x is None else x.contiguous() for x in factors),
+            *as_given(*zip((q, k_pages, v_pages), factors, strict=True)),
             run,
             float(scale),
             near=q,

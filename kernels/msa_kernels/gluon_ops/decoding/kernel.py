@@ -14,8 +14,8 @@ rest of its 128 rows are computed in vain, which costs less than the pages take 
                                                  values beyond the last key are zeros *
     o_full[tile]     multiplier -> softmax       outputs are there, weights were read *
 
-Pages of eight bits are copied into rings of their own, with signals of their own, from which a
-*widener* fills those above.
+Pages of eight or four bits are copied into rings of their own, with signals of their own, from
+which a *widener* fills those above.
 
 Those with a star are those of tensor memory.
 """
@@ -33,7 +33,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
 )
 
-from msa_kernels.gluon_ops.kernel import logit_factor, softmax_tile, widen_rows
+from msa_kernels.gluon_ops.kernel import (
+    load_scales,
+    logit_factor,
+    softmax_tile,
+    widen_rows,
+    widen_tile,
+)
 from msa_kernels.gluon_ops.language import bulk_load, product_registers
 
 
@@ -74,7 +80,18 @@ def fetch(
 
 
 @gluon.jit
+def page_scales(scales, slots, step, steps, ROWS: gl.constexpr, DIM: gl.constexpr):
+    """Scales of the tokens that count of the page of a slot; zeros behind the last slot."""
+    known = step < steps
+    start = gl.load(slots + step * 3, mask=known, other=0)
+    tokens = gl.load(slots + step * 3 + 1, mask=known, other=0)
+    return load_scales(scales, start, 0, tokens, ROWS, DIM, DIM // 16)
+
+
+@gluon.jit
 def widen_pages(
+    k_scales,
+    v_scales,
     slots,
     raw_keys,
     raw_values,
@@ -94,22 +111,30 @@ def widen_pages(
     STAGES: gl.constexpr,
     WIDES: gl.constexpr,
 ):
-    """The pages in a dtype of sixteen bits, which has all values of E4M3."""
+    """The pages in a dtype of sixteen bits, which has all values of E4M3 and NVFP4.
+
+    Scales are asked for one tile ahead.
+    """
+    k_scale = page_scales(k_scales, slots, 0, steps, BLOCK, DIM)
     for step in range(steps):
+        v_scale = page_scales(v_scales, slots, step, steps, BLOCK, DIM)
         stage = step % STAGES
         into = step % WIDES
         come = (step // STAGES) & 1
         free = ((step // WIDES) & 1) ^ 1
         mbarrier.wait(rk_full.index(stage), come)
         mbarrier.wait(k_empty.index(into), free)
-        widen_rows(raw_keys.index(stage), keys.index(into), BLOCK, BLOCK, DIM)
+        widen_tile(raw_keys.index(stage), keys.index(into), k_scales, k_scale, BLOCK, BLOCK, DIM)
         mbarrier.arrive(rk_empty.index(stage), count=1)
         fence_async_shared()
         mbarrier.arrive(k_full.index(into), count=1)
+        k_scale = page_scales(k_scales, slots, step + 1, steps, BLOCK, DIM)
         tokens = gl.load(slots + step * 3 + 1)
         mbarrier.wait(rv_full.index(stage), come)
         mbarrier.wait(v_empty.index(into), free)
-        widen_rows(raw_values.index(stage), values.index(into), tokens, BLOCK, DIM)
+        widen_tile(
+            raw_values.index(stage), values.index(into), v_scales, v_scale, tokens, BLOCK, DIM
+        )
         mbarrier.arrive(rv_empty.index(stage), count=1)
         fence_async_shared()
         mbarrier.arrive(v_full.index(into), count=1)
@@ -337,6 +362,8 @@ def attend_pages(
     q_factors,
     k_factors,
     v_factors,
+    k_scales,
+    v_scales,
     run,
     scale,
     GROUPS: gl.constexpr,
@@ -356,9 +383,10 @@ def attend_pages(
     """``run`` slots of item ``program_id(0)``, a query and a group: outputs and LSEs, one a slot.
 
     ``q_box`` takes boxes ``[ROWS, DIM]`` of the queries as a matrix of heads, ``k_box`` and
-    ``v_box`` boxes ``[BLOCK, DIM]`` of the pages as a matrix of tokens. ``outs``
+    ``v_box`` boxes of ``BLOCK`` rows of the pages as a matrix of tokens. ``outs``
     ``[queries, heads, TOPK, DIM]``, ``lses`` ``[queries, heads, TOPK]``; ``counts`` and ``places``
-    are those of :func:`planning.plan_slots`. Factors are those of E4M3 elements, or None.
+    are those of :func:`planning.plan_slots`. Factors are those of E4M3 elements, or None;
+    scales, matrices of E4M3 with the rows of the pages, are those of NVFP4, or None.
     ``TILES`` is 2 at least: logits are a page ahead of outputs. ``WIDES`` is 0 where pages have the
     dtype of the queries, else the slots of each ring of pages in ``WIDE``.
     """
@@ -367,8 +395,9 @@ def attend_pages(
     steps = gl.minimum(gl.load(counts + item) - first, run)
     slots = places + (item.to(gl.int64) * TOPK + first) * 3
     query = gl.allocate_shared_memory(q_box.dtype, [ROWS, DIM], q_box.layout)
-    raw_keys = gl.allocate_shared_memory(k_box.dtype, [STAGES, BLOCK, DIM], k_box.layout)
-    raw_values = gl.allocate_shared_memory(v_box.dtype, [STAGES, BLOCK, DIM], v_box.layout)
+    WIDTH: gl.constexpr = k_box.block_shape[1]
+    raw_keys = gl.allocate_shared_memory(k_box.dtype, [STAGES, BLOCK, WIDTH], k_box.layout)
+    raw_values = gl.allocate_shared_memory(v_box.dtype, [STAGES, BLOCK, WIDTH], v_box.layout)
     q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     rk_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     rk_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -431,7 +460,8 @@ def attend_pages(
                     steps, RING, TILES,
                 )),
                 (widen_pages, (
-                    slots, raw_keys, raw_values, keys, values, rk_full, rk_empty, rv_full, rv_empty,
+                    k_scales, v_scales, slots,
+                    raw_keys, raw_values, keys, values, rk_full, rk_empty, rv_full, rv_empty,
                     k_full, k_empty, v_full, v_empty, steps, BLOCK, DIM, STAGES, WIDES,
                 )),
             ], [1, 1, 4], [24, 24, 96])  # fmt: skip
@@ -471,7 +501,8 @@ def attend_pages(
                     item * SHARE, steps, STAGES, Q_BYTES, PAGE_BYTES,
                 )),
                 (widen_pages, (
-                    slots, raw_keys, raw_values, keys, values, rk_full, rk_empty, rv_full, rv_empty,
+                    k_scales, v_scales, slots,
+                    raw_keys, raw_values, keys, values, rk_full, rk_empty, rv_full, rv_empty,
                     k_full, k_empty, v_full, v_empty, steps, BLOCK, DIM, STAGES, WIDES,
                 )),
             ], [1, 4], [24, 96])  # fmt: skip

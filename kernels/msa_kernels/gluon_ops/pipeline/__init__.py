@@ -45,10 +45,11 @@ def attend(
     Args:
         arm: where to run.
         q: ``[Tq, Hq, D]``, float16, bfloat16 or E4M3.
-        k: ``[Tk, Hkv, D]``, of the same dtype or in E4M3.
+        k: ``[Tk, Hkv, D]``, of the same dtype or in E4M3; or ``[Tk, Hkv, D / 2]`` in NVFP4 beside
+            queries of 16 bits.
         v: ``[Tk, Hkv, D]``, of k's dtype.
         q_idx: index queries ``[Tq, Hkv, Di]``.
-        k_idx: index keys ``[Tk, 1 or Hkv, Di]``.
+        k_idx: index keys ``[Tk, 1 or Hkv, Di]``, in what k may be.
         cu_q: int32 ``[B + 1]``.
         cu_k: int32 ``[B + 1]``.
         block: tokens per block, 16, 32, 64 or 128.
@@ -58,10 +59,10 @@ def attend(
         scale: factor on the logits.
         index_scale: factor on the index scores.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 the scales of its groups.
+        v_descale: those of the values.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 as ``k_descale``.
 
     Returns:
         out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32
@@ -74,7 +75,8 @@ def attend(
     """
     calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k, read=arm.simulated)
     floats = {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}
-    for name, x in floats.items() if arm.simulated else ():
+    scales = {"k": k_descale, "v": v_descale, "k_idx": k_idx_descale}
+    for name, x in calls.may_hold_nan(floats, scales) if arm.simulated else ():
         checks.require_finite(name, x)
     calls.check_index(q_idx, k_idx, cu_q, cu_k, block, read=False)  # read above, if at all
     factors = (q_idx_descale, k_idx_descale)
@@ -133,10 +135,10 @@ def attend_paged(
         scale: factor on the logits.
         index_scale: factor on the token scores.
         q_descale: float32 ``[Hq]``, factors of E4M3 queries; 1 if left out.
-        k_descale: float32 ``[Hkv]``, those of the keys.
-        v_descale: float32 ``[Hkv]``, those of the values.
+        k_descale: float32 ``[Hkv]``, those of the keys; of NVFP4 the scales of its groups.
+        v_descale: those of the values.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 as ``k_descale``.
 
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32

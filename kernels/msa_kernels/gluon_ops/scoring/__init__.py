@@ -9,7 +9,7 @@ from torch import Tensor
 from msa import calls, calls_paged, checks
 from msa.packing import block_columns
 from msa_kernels.gluon_ops.arms import BLOCKS, DIMS, Arm, require_cached, require_size
-from msa_kernels.gluon_ops.launching import as_matrix, boxes, launch
+from msa_kernels.gluon_ops.launching import as_given, as_matrix, boxes, launch
 from msa_kernels.gluon_ops.scoring.kernel import score_blocks
 from msa_kernels.gluon_ops.scoring.planning import plan_requests, plan_tiles
 
@@ -21,7 +21,7 @@ STAGES, TILES, COLUMNS, WIDES = 4, 2, 8, 2
 #: Programs that keep a GPU busy; above it each takes a longer run of blocks.
 _PROGRAMS = 2048
 _RUNS = (8, 64)
-#: Factors of E4M3 index queries and index keys; None for 1.
+#: Factors of E4M3 index queries and index keys; None for 1. Of NVFP4 keys their scales.
 Factors = tuple[Tensor | None, Tensor | None]
 
 
@@ -45,13 +45,15 @@ def block_scores(
     Args:
         arm: where to run.
         q_idx: index queries ``[Tq, Hkv, Di]``, float16, bfloat16 or E4M3.
-        k_idx: index keys ``[Tk, 1 or Hkv, Di]``, of the same dtype or in E4M3.
+        k_idx: index keys ``[Tk, 1 or Hkv, Di]``, of the same dtype or in E4M3; or
+            ``[Tk, 1 or Hkv, Di / 2]`` in NVFP4 beside queries of 16 bits.
         cu_q: int32 ``[B + 1]``.
         cu_k: int32 ``[B + 1]``.
         block: tokens per block, 16, 32, 64 or 128.
         scale: factor on the token scores, ``Di ** -0.5`` in the paper.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 E4M3
+            ``[Tk, 1 or Hkv, Di / 16]``.
 
     Returns:
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
@@ -90,12 +92,14 @@ def paged_block_scores(
     Args:
         arm: where to run.
         q_idx: index queries ``[B, Q, Hkv, Di]``; the last of a request sits on its last key.
-        index_pages: index keys ``[P, 1 or Hkv, block, Di]``, a page holds one block.
+        index_pages: index keys ``[P, 1 or Hkv, block, Di]``, a page holds one block; of NVFP4
+            ``[.., Di / 2]``.
         page_table: int32 ``[B, W]``, the page of every block; unused entries may hold anything.
         k_lens: int32 ``[B]``, keys of every request, the newest included.
         scale: factor on the token scores.
         q_idx_descale: float32 ``[Hkv]``, factors of E4M3 index queries; 1 if left out.
-        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys.
+        k_idx_descale: float32 ``[1 or Hkv]``, those of the index keys; of NVFP4 E4M3
+            ``[P, 1 or Hkv, block, Di / 16]``.
 
     Returns:
         float32 ``[B, Q, Hkv, W]``; -inf where a block has no visible token.
@@ -159,11 +163,12 @@ def score_rows(
         scale: factor on the token scores.
         factors: of E4M3 index queries and index keys.
     """
-    heads, dim = k_idx.shape[1:]
+    heads, width = k_idx.shape[1:]
     tokens = ROWS // (q_idx.shape[1] if heads == 1 else 1)
     plan = plan_tiles(cu_q, cu_k, low=low, rows=len(scores), tokens=tokens)
-    keys = as_matrix(k_idx, dim * heads)
-    _launch(arm, q_idx, keys, scores, plan, None, low, heads, block, scale, factors)
+    keys = as_matrix(k_idx, width * heads)
+    given = as_given((q_idx, factors[0]), (k_idx, factors[1]))
+    _launch(arm, q_idx, keys, scores, plan, None, low, heads, block, scale, given)
 
 
 def score_pages(
@@ -178,11 +183,12 @@ def score_pages(
     factors: Factors = (None, None),
 ) -> None:
     """Fill in ``scores`` ``[B, Q, Hkv, W]``, contiguous, where a block is visible."""
-    heads, block, dim = index_pages.shape[1:]
+    heads, block, width = index_pages.shape[1:]
     tokens = ROWS // (q_idx.shape[2] if heads == 1 else 1)
     plan = plan_requests(k_lens, queries=q_idx.shape[1], tokens=tokens)
-    flat = (q_idx.flatten(0, 1), as_matrix(index_pages, dim), scores.flatten(0, 1))
-    _launch(arm, *flat, plan, page_table.contiguous(), 0, heads, block, scale, factors)
+    flat = (q_idx.flatten(0, 1), as_matrix(index_pages, width), scores.flatten(0, 1))
+    given = as_given((q_idx, factors[0]), (index_pages, factors[1]))
+    _launch(arm, *flat, plan, page_table.contiguous(), 0, heads, block, scale, given)
 
 
 def _launch(
@@ -196,13 +202,17 @@ def _launch(
     heads: int,
     block: int,
     scale: float,
-    factors: Factors,
+    given: tuple[Tensor | None, ...],
 ) -> None:
-    """Both ways; ``page_table`` is None where the batch is packed, and ``keys`` a matrix."""
+    """Both ways; ``page_table`` is None where the batch is packed, and ``keys`` a matrix.
+
+    ``given`` are the factors and scales by :func:`as_given`.
+    """
     groups, columns = scores.shape[1:]
     if not scores.numel() or not keys.numel():
         return
     dim = q_idx.shape[2]
+    width = keys.shape[1] // (1 if page_table is not None else heads)
     parts = groups if heads == 1 else 1
     run = _RUNS[0]
     while run < _RUNS[1] and len(plan) * heads * triton.cdiv(columns, run) > _PROGRAMS:
@@ -212,11 +222,11 @@ def _launch(
         score_blocks,
         (len(plan), triton.cdiv(columns, run), heads),
         boxes(as_matrix(q_idx, dim * groups // parts), ROWS, dim),
-        boxes(keys, block, dim),
+        boxes(keys, block, width),
         scores,
         plan,
         page_table,
-        *(None if x is None else x.contiguous() for x in factors),
+        *given,
         *scores.stride()[:2],
         0 if page_table is None else page_table.shape[1],
         abs(float(scale)),
@@ -236,5 +246,5 @@ def _launch(
         NEGATED=scale < 0,
         PAGED=page_table is not None,
         Q_BYTES=ROWS * dim * q_idx.element_size(),
-        K_BYTES=block * dim * keys.element_size(),
+        K_BYTES=block * width * keys.element_size(),
     )

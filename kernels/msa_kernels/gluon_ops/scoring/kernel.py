@@ -9,7 +9,8 @@ to registers; *reducers* take the maximum over a block's visible tokens. Signals
     s_full[tile]    multiplier -> reducers       a product is there       (tensor memory only)
     s_empty[tile]   reducers -> multiplier       it has been read         (tensor memory only)
 
-Keys of eight bits beside queries of sixteen go through a *widener*, from one ring into another:
+Keys of eight or four bits beside queries of sixteen go through a *widener*, from one ring into
+another:
 
     raw_full[slot]  loader -> widener            the keys have come
     raw_empty[slot] widener -> loader            they have been read
@@ -32,8 +33,29 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
 )
 
-from msa_kernels.gluon_ops.kernel import widen_rows
+from msa_kernels.gluon_ops.kernel import load_scales, widen_tile
 from msa_kernels.gluon_ops.language import bulk_load, product_registers
+
+
+@gluon.jit
+def row_of_block(
+    page_table,
+    start,
+    block,
+    head,
+    stride_pb,
+    known,
+    HEADS: gl.constexpr,
+    BLOCK: gl.constexpr,
+    PAGED: gl.constexpr,
+):
+    """Where the keys of a block begin, in a matrix of tokens; anywhere unless it is ``known``."""
+    if PAGED:
+        into = page_table + start.to(gl.int64) * stride_pb + block
+        row = (gl.load(into, mask=known, other=0) * HEADS + head) * BLOCK
+    else:
+        row = start + block * BLOCK
+    return row
 
 
 @gluon.jit
@@ -69,35 +91,82 @@ def load_keys(
         slot = step % STAGES
         mbarrier.wait(k_empty.index(slot), ((step // STAGES) & 1) ^ 1)
         mbarrier.expect(k_full.index(slot), K_BYTES)
-        if PAGED:
-            page = gl.load(page_table + start.to(gl.int64) * stride_pb + begin + step)
-            row = (page * HEADS + head) * BLOCK
-        else:
-            row = start + (begin + step) * BLOCK
+        row = row_of_block(
+            page_table, start, begin + step, head, stride_pb, True, HEADS, BLOCK, PAGED
+        )
         bulk_load(k_box, [row, k_column], k_full.index(slot), keys.index(slot))
 
 
 @gluon.jit
+def block_scales(
+    scales,
+    page_table,
+    start,
+    begin,
+    newest,
+    head,
+    stride_pb,
+    step,
+    steps,
+    HEADS: gl.constexpr,
+    BLOCK: gl.constexpr,
+    DIM: gl.constexpr,
+    PAGED: gl.constexpr,
+):
+    """Scales of the keys of a block up to the ``newest``; zeros behind the last block."""
+    block = begin + step
+    row = row_of_block(page_table, start, block, head, stride_pb, step < steps, HEADS, BLOCK, PAGED)
+    rows = gl.where(step < steps, newest + 1 - block * BLOCK, 0)
+    EACH: gl.constexpr = DIM // 16
+    STRIDE: gl.constexpr = EACH if PAGED else HEADS * EACH
+    column = 0
+    if not PAGED:
+        column = head * EACH
+    return load_scales(scales, row, column, rows, BLOCK, DIM, STRIDE)
+
+
+@gluon.jit
 def widen_keys(
+    k_scales,
+    page_table,
     raw,
     keys,
     raw_full,
     raw_empty,
     k_full,
     k_empty,
+    start,
+    begin,
+    newest,
+    head,
+    stride_pb,
     steps,
+    HEADS: gl.constexpr,
     BLOCK: gl.constexpr,
     DIM: gl.constexpr,
     STAGES: gl.constexpr,
     WIDES: gl.constexpr,
+    PAGED: gl.constexpr,
 ):
-    """The keys of each block in the dtype of the queries, which has all values of E4M3."""
+    """The keys of each block in the dtype of the queries, which has all values of E4M3 and NVFP4.
+
+    Scales are asked for one block ahead.
+    """
+    scale = block_scales(
+        k_scales, page_table, start, begin, newest, head, stride_pb, 0, steps,
+        HEADS, BLOCK, DIM, PAGED,
+    )  # fmt: skip
     for step in range(steps):
+        mine = scale
+        scale = block_scales(
+            k_scales, page_table, start, begin, newest, head, stride_pb, step + 1, steps,
+            HEADS, BLOCK, DIM, PAGED,
+        )  # fmt: skip
         slot = step % STAGES
         into = step % WIDES
         mbarrier.wait(raw_full.index(slot), (step // STAGES) & 1)
         mbarrier.wait(k_empty.index(into), ((step // WIDES) & 1) ^ 1)
-        widen_rows(raw.index(slot), keys.index(into), BLOCK, BLOCK, DIM)
+        widen_tile(raw.index(slot), keys.index(into), k_scales, mine, BLOCK, BLOCK, DIM)
         mbarrier.arrive(raw_empty.index(slot), count=1)
         fence_async_shared()
         mbarrier.arrive(k_full.index(into), count=1)
@@ -230,6 +299,7 @@ def score_blocks(
     page_table,
     q_factors,
     k_factors,
+    k_scales,
     stride_t,
     stride_g,
     stride_pb,
@@ -259,7 +329,8 @@ def score_blocks(
     keys. ``scores`` has adjacent columns and begins at row ``low``; ``plan`` is that of
     :func:`planning.plan_tiles` or, ``PAGED``, of :func:`planning.plan_requests`, where blocks lie
     where ``page_table`` says. ``scale`` is 0 or more, ``NEGATED`` that it was below; ``q_factors``
-    ``[groups]`` and ``k_factors`` ``[heads]`` are those of E4M3 elements, or None. ``WIDES`` is 0
+    ``[groups]`` and ``k_factors`` ``[heads]`` are those of E4M3 elements, or None. ``k_scales``, a
+    matrix of E4M3 with the rows of the keys, are those of NVFP4 keys, else None. ``WIDES`` is 0
     where keys have the dtype of the queries, else the slots for widened ones.
     """
     TOKENS: gl.constexpr = ROWS // PARTS
@@ -276,7 +347,8 @@ def score_blocks(
     if first >= stop:
         steps = 0
     query = gl.allocate_shared_memory(q_box.dtype, [ROWS, DIM], q_box.layout)
-    raw = gl.allocate_shared_memory(k_box.dtype, [STAGES, BLOCK, DIM], k_box.layout)
+    WIDTH: gl.constexpr = k_box.block_shape[1]
+    raw = gl.allocate_shared_memory(k_box.dtype, [STAGES, BLOCK, WIDTH], k_box.layout)
     q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     raw_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     raw_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -308,7 +380,7 @@ def score_blocks(
         q_column = head * DIM
     k_column = 0
     if not PAGED:
-        k_column = head * DIM
+        k_column = head * WIDTH
     if TENSOR_MEMORY:
         layout: gl.constexpr = TensorMemoryLayout([ROWS, BLOCK], col_stride=1)
         products = allocate_tensor_memory(gl.float32, [TILES, ROWS, BLOCK], layout)
@@ -330,8 +402,9 @@ def score_blocks(
                     steps, SLOTS, TILES,
                 )),
                 (widen_keys, (
-                    raw, keys, raw_full, raw_empty, k_full, k_empty,
-                    steps, BLOCK, DIM, STAGES, WIDES,
+                    k_scales, page_table, raw, keys, raw_full, raw_empty, k_full, k_empty,
+                    start, begin, newest, head, stride_pb,
+                    steps, HEADS, BLOCK, DIM, STAGES, WIDES, PAGED,
                 )),
             ], [1, 1, 4], [24, 24, 96])  # fmt: skip
         else:
@@ -367,10 +440,11 @@ def score_blocks(
                     steps, HEADS, BLOCK, STAGES, PAGED, Q_BYTES, K_BYTES,
                 )),
                 (widen_keys, (
-                    raw, keys, raw_full, raw_empty, k_full, k_empty,
-                    steps, BLOCK, DIM, STAGES, WIDES,
+                    k_scales, page_table, raw, keys, raw_full, raw_empty, k_full, k_empty,
+                    start, begin, newest, head, stride_pb,
+                    steps, HEADS, BLOCK, DIM, STAGES, WIDES, PAGED,
                 )),
-            ], [1, 4], [24, 96])  # fmt: skip
+            ], [1, 4], [24, 112])  # fmt: skip
         else:
             gl.warp_specialize([
                 (reduce, (

@@ -19,7 +19,7 @@ class Descriptor:
     def __init__(self, given: Any) -> None:  # noqa: ANN401 - Triton's
         self._base: Tensor = given.base
         self._shape, self._strides = list(given.shape), list(given.strides)
-        self._box = list(given.block_shape)
+        self.block_shape = list(given.block_shape)
         self.layout = given.layout
         self.dtype = self._base.dtype
 
@@ -27,8 +27,8 @@ class Descriptor:
         """The elements from a corner on; zeros outside of the tensor."""
         place: Tensor = torch.zeros((), dtype=torch.long)
         inside: Tensor = torch.ones((), dtype=torch.bool)
-        for axis, size in enumerate(self._box):
-            ones = [1] * axis + [size] + [1] * (len(self._box) - axis - 1)
+        for axis, size in enumerate(self.block_shape):
+            ones = [1] * axis + [size] + [1] * (len(self.block_shape) - axis - 1)
             at = (torch.arange(size) + int(corner[axis])).view(ones)
             inside = inside & (at >= 0) & (at < self._shape[axis])
             place = place + at * self._strides[axis]
@@ -36,7 +36,7 @@ class Descriptor:
 
     def rows(self, numbers: Tensor, column: int) -> Tensor:
         """The boxes of one row each that begin in these rows, one under the other."""
-        columns = torch.arange(self._box[1]) + int(column)
+        columns = torch.arange(self.block_shape[1]) + int(column)
         inside = ((numbers >= 0) & (numbers < self._shape[0]))[:, None]
         inside = inside & ((columns >= 0) & (columns < self._shape[1]))[None, :]
         place = numbers.long()[:, None] * self._strides[0] + columns * self._strides[1]

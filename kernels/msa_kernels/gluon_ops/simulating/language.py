@@ -48,6 +48,16 @@ def _reduce(x: Tensor, axis: int, fold: Callable[[Tensor], Tensor], least: float
     return torch.where(nan.all(axis), math.nan, folded)
 
 
+def _fp4_to_fp(x: Tensor, dtype: torch.dtype, axis: int) -> Tensor:
+    """Two E2M1 elements a byte, side by side on the last axis; the low half is the first."""
+    if x.dtype != torch.uint8 or axis % x.ndim != x.ndim - 1:
+        raise SimulationError(f"fp4_to_fp: wanted uint8 and its last axis, got {x.dtype}, {axis}")
+    code = (x.int()[..., None] >> torch.tensor([0, 4])).flatten(-2)
+    exponent, half = code >> 1 & 3, (code & 1) / 2
+    size = torch.where(exponent == 0, half, torch.ldexp(1 + half, exponent - 1))
+    return torch.where(code & 8 == 0, size, -size).to(dtype)
+
+
 def _identity(x: Any, *_: object, **__: object) -> Any:  # noqa: ANN401
     return x
 
@@ -86,6 +96,9 @@ class Language:
             maximum=_two(torch.maximum),
             max=lambda x, axis: _reduce(x, axis, lambda y: y.amax(axis), -math.inf),
             sum=lambda x, axis: x.sum(axis, dtype=x.dtype),
+            expand_dims=torch.unsqueeze,
+            broadcast=torch.broadcast_tensors,
+            fp4_to_fp=_fp4_to_fp,
             exp2=torch.exp2,
             log2=torch.log2,
             convert_layout=_identity,
@@ -98,6 +111,7 @@ class Language:
             DotOperandLayout=_ignore,
             NVMMASharedLayout=SimpleNamespace(get_default_for=_ignore),
             int1=torch.bool,
+            uint8=torch.uint8,
             int32=torch.int32,
             int64=torch.int64,
             float16=torch.float16,
