@@ -44,16 +44,17 @@ def check_index(
     *,
     read: bool = True,
     quantized: bool = True,
+    packed: bool = False,
 ) -> None:
     """Arguments of ``block_scores``.
 
-    ``read`` is that of :func:`msa.checks.require_packing`; ``quantized``: E4M3 is allowed, and
-    NVFP4 of keys.
+    ``read`` is that of :func:`msa.checks.require_packing`; ``quantized``: E4M3 is
+    allowed, ``packed``: NVFP4 of keys, by those who decode it.
     """
     checks.require_tensor("q_idx", q_idx, ("Tq", "Hkv", "Di"), quantized=quantized)
     groups, dim = q_idx.shape[1:]
     wanted = ("Tk", "1 or Hkv", dim)
-    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized, packed=quantized)
+    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized, packed=packed)
     if k_idx.shape[1] not in (1, groups):
         raise ValueError(f"k_idx: wanted 1 or {groups} heads, got {checks.came(k_idx)}")
     checks.require_positive("block", block)
@@ -92,11 +93,12 @@ def check_attention(
     *,
     read: bool = True,
     quantized: bool = True,
+    packed: bool = False,
 ) -> None:
     """Arguments of ``sparse_attention``. Keys and values may hold NaN where nothing reads them."""
     checks.require_tensor("q", q, ("Tq", "Hq", "D"), quantized=quantized)
     wanted = ("Tk", "Hkv", q.shape[2])
-    checks.require_tensor("k", k, wanted, like=q, quantized=quantized, packed=quantized)
+    checks.require_tensor("k", k, wanted, like=q, quantized=quantized, packed=packed)
     checks.require_tensor("v", v, tuple(k.shape), like=k)
     checks.require_groups(q.shape[1], k.shape[1])
     checks.require_selection(selection, (len(q),), k.shape[1])
@@ -158,16 +160,17 @@ def check_pipeline(
     *,
     read: bool = True,
     quantized: bool = True,
+    packed: bool = False,
 ) -> None:
     """Tensors of ``attend``, but for what they hold: they belong to one batch."""
     checks.require_tensor("q", q, ("Tq", "Hq", "D"), quantized=quantized)
     wanted: tuple[int | str, ...] = ("Tk", "Hkv", q.shape[2])
-    checks.require_tensor("k", k, wanted, like=q, quantized=quantized, packed=quantized)
+    checks.require_tensor("k", k, wanted, like=q, quantized=quantized, packed=packed)
     checks.require_tensor("v", v, tuple(k.shape), like=k)
     checks.require_groups(q.shape[1], k.shape[1])
     checks.require_tensor("q_idx", q_idx, (len(q), k.shape[1], "Di"), quantized=quantized)
     wanted = (len(k), "1 or Hkv", q_idx.shape[2])
-    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized, packed=quantized)
+    checks.require_tensor("k_idx", k_idx, wanted, like=q_idx, quantized=quantized, packed=packed)
     checks.require_packing(cu_q, cu_k, len(q), len(k), read=read)
 
 

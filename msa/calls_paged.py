@@ -17,9 +17,10 @@ def check_paged(
     k_lens: Tensor,
     *,
     read: bool = True,
+    packed: bool = False,
 ) -> None:
-    """Arguments of ``sparse_decode``."""
-    _require_pools(q, k_pages, v_pages)
+    """Arguments of ``sparse_decode``; ``packed``: NVFP4 is allowed."""
+    _require_pools(q, k_pages, v_pages, packed=packed)
     checks.require_selection(selection, tuple(q.shape[:2]), k_pages.shape[1])
     _require_table(page_table, k_lens, len(q))
     if read:
@@ -27,14 +28,20 @@ def check_paged(
 
 
 def check_paged_index(
-    q_idx: Tensor, index_pages: Tensor, page_table: Tensor, k_lens: Tensor, *, read: bool = True
+    q_idx: Tensor,
+    index_pages: Tensor,
+    page_table: Tensor,
+    k_lens: Tensor,
+    *,
+    read: bool = True,
+    packed: bool = False,
 ) -> None:
-    """Arguments of ``paged_block_scores``."""
+    """Arguments of ``paged_block_scores``; ``packed``: NVFP4 is allowed."""
     checks.require_tensor("q_idx", q_idx, ("B", "Q", "Hkv", "Di"), quantized=True)
     groups, dim = q_idx.shape[2:]
     wanted = ("P", "1 or Hkv", "block", dim)
     checks.require_tensor(
-        "index_pages", index_pages, wanted, like=q_idx, quantized=True, packed=True
+        "index_pages", index_pages, wanted, like=q_idx, quantized=True, packed=packed
     )
     if index_pages.shape[1] not in (1, groups):
         raise ValueError(f"index_pages: wanted 1 or {groups} heads, got {checks.came(index_pages)}")
@@ -53,12 +60,13 @@ def check_paged_pipeline(
     k_lens: Tensor,
     *,
     read: bool = True,
+    packed: bool = False,
 ) -> None:
     """Arguments of ``attend_paged``: they belong to one batch and one pool of pages."""
-    _require_pools(q, k_pages, v_pages)
+    _require_pools(q, k_pages, v_pages, packed=packed)
     pages, groups, block, _ = k_pages.shape
     checks.require_tensor("q_idx", q_idx, (*q.shape[:2], groups, "Di"), quantized=True)
-    check_paged_index(q_idx, index_pages, page_table, k_lens, read=False)
+    check_paged_index(q_idx, index_pages, page_table, k_lens, read=False, packed=packed)
     if (index_pages.shape[0], index_pages.shape[2]) != (pages, block):
         raise ValueError(
             f"index_pages: wanted {pages} pages of {block} tokens, as k_pages, "
@@ -101,11 +109,11 @@ def check_append(
         _require_lengths(page_table, k_lens, queries, k_pages)
 
 
-def _require_pools(q: Tensor, k_pages: Tensor, v_pages: Tensor) -> None:
+def _require_pools(q: Tensor, k_pages: Tensor, v_pages: Tensor, *, packed: bool) -> None:
     """Queries of a batch, and the pages of keys and values that they may read."""
     checks.require_tensor("q", q, ("B", "Q", "Hq", "D"), quantized=True)
     wanted = ("P", "Hkv", "block", q.shape[3])
-    checks.require_tensor("k_pages", k_pages, wanted, like=q, quantized=True, packed=True)
+    checks.require_tensor("k_pages", k_pages, wanted, like=q, quantized=True, packed=packed)
     checks.require_tensor("v_pages", v_pages, tuple(k_pages.shape), like=k_pages)
     checks.require_groups(q.shape[2], k_pages.shape[1])
 

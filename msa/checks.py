@@ -67,7 +67,8 @@ def require_tensor(
     """
     wanted = f"[{', '.join(map(str, shape))}]"
     if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: wanted a floating tensor {wanted}, got {came(x)}")
+        kind = "floating" if like is None else str(like.dtype).removeprefix("torch.")
+        raise TypeError(f"{name}: wanted a {kind} tensor {wanted}, got {came(x)}")
     allowed = FLOATS if like is None else (like.dtype,)
     narrow = [*((E4M3,) if quantized else ()), *((NVFP4,) if packed else ())]
     if x.dtype not in (*allowed, *narrow):

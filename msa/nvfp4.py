@@ -24,12 +24,14 @@ _LARGEST = _SIZES[-1]
 _LARGEST_SCALE = torch.finfo(E4M3).max
 
 
+@torch.no_grad()
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Elements in E2M1 and their scales: a group's largest element becomes 6, or close to it.
+    """Elements in E2M1 and their scales, by which a group's largest element becomes about 6.
 
-    Scale and elements are rounded to nearest, ties to even. A group whose largest element is below
-    6 * 2**-10 becomes 0; what is beyond 6 * 448 is held there. NaN is in the scale of its group,
-    which is then all NaN.
+    Scale and elements are rounded to nearest, ties to even. Scales below 2**-6 have few bits, so
+    small groups lose more; one whose largest element is 6 * 2**-10 or less becomes 0. What is
+    beyond 6 * 448 is held there. NaN is in the scale of its group, which is then all NaN. No
+    gradient flows.
 
     Args:
         x: ``[.., d]``, any floating dtype, d a multiple of 16.
@@ -41,7 +43,7 @@ def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
         TypeError: a tensor of ints.
         ValueError: another d.
     """
-    if not x.is_floating_point():
+    if not x.is_floating_point() or x.dtype == NVFP4:
         raise TypeError(f"x: wanted a floating tensor, got {came(x)}")
     if not x.ndim or x.shape[-1] % GROUP or not x.shape[-1]:
         raise ValueError(f"x: wanted channels in groups of {GROUP}, got {came(x)}")
@@ -71,7 +73,7 @@ def _nearest(x: Tensor) -> Tensor:
     """uint8 codes of the nearest elements; ties go to the code that is even."""
     sizes = torch.tensor(_SIZES, device=x.device)
     middles = (sizes[1:] + sizes[:-1]) / 2
-    # A value in the middle is above none of those that it has to reach, and below the others.
+    # Counted are the middles below x; every second one is lowered a step, so that its tie counts.
     middles[1::2] = torch.nextafter(middles[1::2], torch.zeros_like(middles[1::2]))
     code = torch.bucketize(x.abs(), middles).to(torch.uint8)
     return code | torch.signbit(x).to(torch.uint8) << 3

@@ -67,7 +67,7 @@ def attend(
     k_idx_descale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The whole of MSA: scores, selection, attention. Returns (out, selection)."""
-    calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
+    calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k, packed=True)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
     tensors = {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}

@@ -26,7 +26,8 @@ def sparse_attention(
 ) -> tuple[Tensor, Tensor]:
     """Exact softmax attention over the visible tokens of the selected blocks.
 
-    Keys and values may be E4M3, beside queries of any floating dtype.
+    Keys and values may be E4M3, beside queries of any floating dtype; or NVFP4 ``[Tk, Hkv, D / 2]``
+    with scales in E4M3 ``[Tk, Hkv, D / 16]`` (:mod:`msa.nvfp4`).
 
     Args:
         q: ``[Tq, Hq, D]``.
@@ -45,7 +46,7 @@ def sparse_attention(
         out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[Tq, Hq]`` (natural
         logarithm). A row with nothing visible gives 0 and -inf.
     """
-    calls.check_attention(q, k, v, selection, cu_q, cu_k, block)
+    calls.check_attention(q, k, v, selection, cu_q, cu_k, block, packed=True)
     checks.require_scale("scale", scale)
     out = torch.zeros_like(q, dtype=output_dtype(q))
     q = decode("q", q, q_descale, axis=1)

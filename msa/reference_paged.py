@@ -36,7 +36,7 @@ def paged_block_scores(
     Returns:
         float32 ``[B, Q, Hkv, W]``; -inf where a block has no visible token.
     """
-    calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens)
+    calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens, packed=True)
     checks.require_scale("scale", scale)
     calls.check_factors(("k_idx", index_pages, k_idx_descale))
     lengths = k_lens.tolist()
@@ -85,7 +85,7 @@ def sparse_decode(
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
     """
-    calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
+    calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, packed=True)
     checks.require_scale("scale", scale)
     calls.check_factors(("k", k_pages, k_descale), ("v", v_pages, v_descale))
     lengths = k_lens.tolist()
@@ -150,7 +150,9 @@ def attend_paged(
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and the selection int32
         ``[B, Q, Hkv, topk]``.
     """
-    calls_paged.check_paged_pipeline(q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens)
+    calls_paged.check_paged_pipeline(
+        q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens, packed=True
+    )
     checks.require_budget(topk, local_blocks, sink_blocks)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
@@ -220,13 +222,14 @@ def append_paged(
 
 def _packed(pages: Tensor, page_table: Tensor, lengths: list[int]) -> Tensor:
     """``[P, H, block, d]`` as packed sequences ``[Tk, H, d]``."""
+    stored = pages.view(torch.uint8) if pages.dtype == NVFP4 else pages  # which torch can index
     used = (
-        pages.index_select(0, page_table[b, : count_blocks(n, pages.shape[2])].long())
+        stored.index_select(0, page_table[b, : count_blocks(n, pages.shape[2])].long())
         .transpose(1, 2)
         .flatten(0, 1)[:n]
         for b, n in enumerate(lengths)
     )
-    return torch.cat(list(used))
+    return torch.cat(list(used)).view(pages.dtype)
 
 
 def _factors(

@@ -24,7 +24,8 @@ def block_scores(
 ) -> Tensor:
     """The best visible token score of every key block.
 
-    Index keys may be E4M3, beside index queries of any floating dtype.
+    Index keys may be E4M3, beside index queries of any floating dtype; or NVFP4 ``[.., Di / 2]``,
+    with scales in E4M3 ``[.., Di / 16]`` of otherwise the same shape (:mod:`msa.nvfp4`).
 
     Args:
         q_idx: index queries ``[Tq, Hkv, Di]``.
@@ -39,7 +40,7 @@ def block_scores(
     Returns:
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
     """
-    calls.check_index(q_idx, k_idx, cu_q, cu_k, block)
+    calls.check_index(q_idx, k_idx, cu_q, cu_k, block, packed=True)
     checks.require_scale("scale", scale)
     q_idx = decode("q_idx", q_idx, q_idx_descale, axis=1)
     k_idx = decode("k_idx", k_idx, k_idx_descale, axis=1)

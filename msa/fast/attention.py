@@ -51,7 +51,7 @@ def sparse_attention(
         out ``[Tq, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[Tq, Hq]`` (natural
         logarithm). A row with nothing visible gives 0 and -inf.
     """
-    calls.check_attention(q, k, v, selection, cu_q, cu_k, block)
+    calls.check_attention(q, k, v, selection, cu_q, cu_k, block, packed=True)
     checks.require_scale("scale", scale)
     out = torch.empty_like(q, dtype=output_dtype(q))
     wide = working_dtype(q)

@@ -47,7 +47,7 @@ def sparse_decode(
     Returns:
         out ``[B, Q, Hq, D]`` in q's dtype (bfloat16 for E4M3) and LSE float32 ``[B, Q, Hq]``.
     """
-    calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens)
+    calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, packed=True)
     checks.require_scale("scale", scale)
     _, steps, heads, dim = q.shape
     groups, block = k_pages.shape[1:3]

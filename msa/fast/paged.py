@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from msa import calls_paged, checks
+from msa import calls_paged, checks, nvfp4
 from msa.fast.decoding import sparse_decode
 from msa.fast.scoring import score_rows, working_dtype
 from msa.fast.selecting import select_rows
@@ -44,7 +44,7 @@ def paged_block_scores(
         ValueError: a shape, a length or a scale that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens)
+    calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens, packed=True)
     checks.require_scale("scale", scale)
     checks.require_descale("k_idx_descale", k_idx_descale, index_pages, axis=1)
     queries = decode("q_idx", q_idx, q_idx_descale, axis=2, dtype=working_dtype(q_idx))
@@ -54,15 +54,20 @@ def paged_block_scores(
     block = index_pages.shape[2]
     for b, length in enumerate(k_lens.tolist()):
         used = page_table[b, : count_blocks(length, block)].long()
-        keys = index_pages.index_select(0, used)
-        factors = k_idx_descale
-        if factors is not None and keys.dtype == NVFP4:
-            factors = factors.index_select(0, used)
-        keys = decode("k_idx", keys, factors, axis=1, dtype=wide).to(wide)
+        keys = _keys(index_pages, k_idx_descale, used, wide)
         packed = keys.transpose(0, 1).flatten(1, 2)  # [H, S, Di]
         found = score_rows(queries[b], packed, length - q_idx.shape[1], block, scale)
         scores[b, ..., : found.shape[2]] = found
     return scores
+
+
+def _keys(store: Tensor, descale: Tensor | None, pages: Tensor, dtype: torch.dtype) -> Tensor:
+    """The index keys of pages ``[n]``: ``[n, H, block, Di]`` in a wide dtype."""
+    if store.dtype == NVFP4 and descale is not None:
+        found, scales = (x.index_select(0, pages) for x in (store.view(torch.uint8), descale))
+        return nvfp4.values(found.view(NVFP4), scales, dtype=dtype)
+    found = store.index_select(0, pages).to(dtype)
+    return found if descale is None else found.mul_(descale[:, None, None])
 
 
 @torch.no_grad()
@@ -115,7 +120,9 @@ def attend_paged(
         ValueError: a shape, a length, a budget or a value that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls_paged.check_paged_pipeline(q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens)
+    calls_paged.check_paged_pipeline(
+        q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens, packed=True
+    )
     checks.require_budget(topk, local_blocks, sink_blocks)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)

@@ -72,7 +72,7 @@ def attend(
         ValueError: a shape, a length, a budget or a value that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k)
+    calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k, packed=True)
     checks.require_scale("scale", scale)
     checks.require_scale("index_scale", index_scale)
     tensors = {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}

@@ -66,7 +66,7 @@ def block_scores(
     Returns:
         float32 ``[Tq, Hkv, NB]``; -inf where a block has no visible token.
     """
-    calls.check_index(q_idx, k_idx, cu_q, cu_k, block)
+    calls.check_index(q_idx, k_idx, cu_q, cu_k, block, packed=True)
     checks.require_scale("scale", scale)
     q_idx, k_idx = decode_index(q_idx, k_idx, q_idx_descale, k_idx_descale)
     groups, columns = q_idx.shape[1], block_columns(cu_k, block)

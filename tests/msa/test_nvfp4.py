@@ -15,6 +15,7 @@ from msa.nvfp4 import NVFP4
 from msa.packing import cumulative
 from msa.quantized import E4M3, decode
 from msa.reference_paged import append_paged
+from msa.scorers import find_scorer
 
 GROUP = 16
 BYTES = torch.arange(256, dtype=torch.uint8)
@@ -101,6 +102,10 @@ def test_nan_takes_its_group_along_and_no_other():
     ("x", "words"),
     [
         (torch.zeros(2, 16, dtype=torch.int32), "x: wanted a floating tensor, got int32"),
+        (
+            torch.zeros(2, 16, dtype=torch.uint8).view(NVFP4),
+            "x: wanted a floating tensor, got float4",
+        ),
         (torch.zeros(2, 24), r"x: wanted channels in groups of 16, got float32 .2, 24."),
         (torch.zeros(2, 0), r"x: wanted channels in groups of 16"),
         (torch.tensor(1.0), r"x: wanted channels in groups of 16"),
@@ -148,9 +153,12 @@ def test_caches_are_the_values_that_they_mean(implementation, dtype):
     torch.testing.assert_close(out.double(), wanted, rtol=room, atol=room)
 
 
-HALF = r"float4_e2m1fn_x2 \[9, 2, 16\]"
 WRONG = [
-    ({"k_descale": None}, TypeError, r"k_descale: wanted a floating tensor \[9, 2, 2\], got None"),
+    (
+        {"k_descale": None},
+        TypeError,
+        r"k_descale: wanted a float8_e4m3fn tensor \[9, 2, 2\], got None",
+    ),
     (
         {"v_descale": torch.ones(9, 2, 2).to(torch.float8_e4m3fnuz)},
         TypeError,
@@ -201,6 +209,16 @@ def test_unnamed_bytes_and_wrong_sizes_are_refused(implementation, name):
     if name != "v":  # which has the sizes of k
         with pytest.raises(ValueError, match=rf"^{name}: wanted shape .* 16\], got .* 8\]"):
             attend(implementation, tensors | {name: packed[..., :8]}, factors)
+
+
+@pytest.mark.parametrize("scorer", ["max", "mean", "quest", "random", "recent"])
+def test_who_decodes_nothing_refuses_them(scorer):
+    """Such as scorers, and adapters to other people's kernels."""
+    tensors, _ = batch()
+    q, k = tensors["q"], tensors["k"]
+    with pytest.raises(TypeError, match=r"^k_idx: wanted float32 or float8_e4m3fn .*, got float4"):
+        lengths = {name: LENGTHS[name] for name in ("cu_q", "cu_k", "block")}
+        find_scorer(scorer)(q[:, :2], k, **lengths, scale=1.0)
 
 
 def test_channels_that_are_no_groups_are_refused():

@@ -178,6 +178,27 @@ class ScalesArePowersOfTwo(Packed):
         return scales & 0x78
 
 
+class PagesTokensFirst(Quantized):
+    """Pages and their scales as [P, block, heads, ..]."""
+
+    def meaning(self, name, codes, descale):
+        if codes.dtype == NVFP4 and codes.ndim == 4:
+            codes = self.turned(codes.view(torch.uint8)).view(NVFP4)
+            descale = self.turned(descale)
+        return super().meaning(name, codes, descale)
+
+    def turned(self, x):
+        pages, heads, block, size = x.shape
+        return x.reshape(pages, block, heads, size).transpose(1, 2).contiguous()
+
+
+class StridesOfScalesIgnored(Quantized):
+    def meaning(self, name, codes, descale):
+        if codes.dtype == NVFP4:
+            descale = descale.as_strided(descale.shape, torch.empty(descale.shape).stride())
+        return super().meaning(name, codes, descale)
+
+
 PACKED_FAULTS = {
     "high half first": HighHalfFirst,
     "signs lost": SignsLost,

@@ -1,6 +1,7 @@
 """Conformance in E4M3 and NVFP4: passes what is right, catches every wrong meaning of a byte."""
 
 import json
+from dataclasses import replace
 from typing import ClassVar
 
 import faulty_quantized
@@ -11,6 +12,7 @@ from test_gate_end_to_end import bench
 import msa_kernels
 from msa_suites.cases import CASES, Case, case_named
 from msa_suites.correctness import Materials, iterate_checks, local_call, plan
+from msa_suites.correctness.margins import score_tolerance
 from msa_suites.correctness.run import FAILED, PASSED, SKIPPED
 from msa_suites.correctness.subject import same
 from msa_suites.eight_bits import meant
@@ -76,6 +78,21 @@ def test_a_fault_of_packed_elements_or_scales_is_caught_in_every_operation(name,
     ran = {r.check for r in results if r.status != SKIPPED} & asked
     assert len(ran) >= 2
     assert failed >= ran
+
+
+@pytest.mark.parametrize("case", ["fp4", "fp4-decode"])
+def test_scales_need_not_lie_side_by_side(case, materials):
+    results = check(faulty_quantized.StridesOfScalesIgnored(), materials, [case])
+    assert {r.check for r in results if r.status == FAILED} == {"gaps"}
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_scores_of_packed_keys_are_held_to_the_dtype_of_their_queries(exact):
+    case = case_named("fp4")
+    wide = replace(case, index_dtype="bfloat16")
+    inputs = make_inputs(case).double()
+    found, wanted = (score_tolerance(one, inputs, exact=exact) for one in (case, wide))
+    assert torch.equal(found, wanted)
 
 
 def test_packed_caches_have_scales_that_differ_by_token_head_and_group():

@@ -62,6 +62,7 @@ CAUSES = {
     quantized.AnotherFormat: ("fp8", "read as E4M3 FNUZ"),
     quantized.TwoBitsOfMantissa: ("fp8", "read as E5M2"),
     quantized.HighHalfFirst: ("fp4", "the high one is taken for the first"),
+    quantized.PagesTokensFirst: ("fp4-decode", "pages are read tokens first"),
     quantized.NextScale: ("fp4", "the scale of the next 16 channels"),
     quantized.ScalesDropped: ("fp4", "the scales of NVFP4 (descale) are dropped"),
     quantized.ScalesInAnotherFormat: ("fp4", "scales are read as E4M3 FNUZ"),

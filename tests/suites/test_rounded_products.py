@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from msa_suites.models.rounding import RoundedProducts
 
@@ -47,6 +48,43 @@ def test_muon_takes_the_same_step() -> None:
     assert plain.abs().max() > 0.1
     # Four steps of bfloat16 at the largest element.
     torch.testing.assert_close(rounded, plain, rtol=0.0, atol=2.0**-8)
+
+
+class Products(TorchDispatchMode):
+    """The dtypes that matrices are multiplied in."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name().split("::")[1].split(".")[0] in ("mm", "bmm", "addmm", "baddbmm", "matmul"):
+            self.dtypes += [x.dtype for x in args if isinstance(x, torch.Tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def test_muon_multiplies_in_float32_alone():
+    """A product that it reaches in another way would be slow, and nothing else would show it."""
+    weight = torch.nn.Parameter(torch.zeros(96, 64))
+    optimizer = torch.optim.Muon([weight], lr=1.0, weight_decay=0.0)
+    weight.grad = torch.ones(96, 64)
+    with Products() as plain:
+        optimizer.step()
+    with Products() as rounded, RoundedProducts():
+        optimizer.step()
+    assert torch.bfloat16 in plain.dtypes
+    assert len(rounded.dtypes) == len(plain.dtypes)
+    assert set(rounded.dtypes) == {torch.float32}
+
+
+def test_calls_of_another_form_are_left_alone():
+    wide, half = torch.randn(4, 4), torch.randn(4, 4).bfloat16()
+    with RoundedProducts():
+        assert torch.matmul(input=wide, other=wide).dtype == torch.float32
+        assert torch.addmm(input=wide, mat1=wide, mat2=wide).dtype == torch.float32
+        assert torch.matmul(half, other=half).dtype == torch.bfloat16
+        into = torch.empty_like(half)
+        assert torch.matmul(half, half, out=into) is into
 
 
 def test_everything_else_is_left_alone() -> None:

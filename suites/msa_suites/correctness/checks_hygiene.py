@@ -143,6 +143,9 @@ def gaps(t: Trial) -> None:
         views = tuple(with_gaps(x) for x in tensors)
         table = keywords.get("page_table")
         gapped = {"page_table": with_gaps(table)} if isinstance(table, Tensor) else {}
+        for name, x in keywords.items():
+            if name.endswith("_descale") and isinstance(x, Tensor) and x.ndim > 1:
+                gapped[name] = with_gaps(x)
         result = t.run(operation, (views, {**keywords, **gapped}))
         if operation in _OTHERS:
             _alike(t, operation, (tensors, keywords), result)

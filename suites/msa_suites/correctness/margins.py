@@ -70,6 +70,9 @@ def score_tolerance(case: Case, inputs: Inputs, *, exact: bool = True) -> Tensor
         exact: whether scores are accumulated in float32, whatever the inputs' dtype.
     """
     dtype = case.dtypes["k_idx"]
+    dtype = (
+        case.dtypes["q_idx"] if dtype == torch.float4_e2m1fn_x2 else dtype
+    )  # what it is multiplied in
     eps = torch.finfo(torch.float32).eps if exact else _INEXACT[dtype]
     if dtype == torch.float8_e4m3fn:
         eps = max(eps, _EIGHT_BITS)

@@ -212,7 +212,10 @@ REFUSED = {
         {"q": lambda q: q.to(torch.float8_e4m3fn)}, TypeError,
         "wanted float8_e4m3fn as q.*, got float4_e2m1fn_x2",
     ),
-    "queries in float32": ({"q": lambda q: q.float()}, TypeError, "wanted"),
+    "queries in float32": (
+        {"q": lambda q: q.float()}, TypeError,
+        "wanted .*float16, bfloat16.*, got float32|wanted float32 as q.*, got float4",
+    ),
 }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ import torch
 from kernel_batches import Shape
 
 import msa_kernels
-from msa import reference
+from msa import nvfp4, reference
+from msa.packing import cumulative
 from msa.quantized import E4M3, quantize
 from msa_kernels import triton_ops
 from msa_kernels.triton_ops import attention, limits
@@ -153,3 +154,25 @@ def test_gradients_refuse_bytes():
         triton_ops.sparse_attention_backward(
             out, q, k, k, out, lse, SHAPE.selection(), **SHAPE.packing, scale=1.0
         )
+
+
+@pytest.mark.parametrize("operation", ["attend", "sparse_attention", "block_scores"])
+def test_caches_of_four_bits_are_refused(operation):
+    lengths = {"cu_q": cumulative([4]), "cu_k": cumulative([4]), "block": 16}
+    wide = torch.ones(4, 2, 32)
+    packed, scales = nvfp4.quantize(wide)
+    chosen = torch.zeros(4, 2, 1, dtype=torch.int32)
+    calls = {
+        "attend": lambda: triton_ops.attend(
+            wide, packed, packed, wide, wide[:, :1], **lengths, topk=1, scale=1.0, index_scale=1.0,
+            k_descale=scales, v_descale=scales,
+        ),
+        "sparse_attention": lambda: triton_ops.sparse_attention(
+            wide, packed, packed, chosen, **lengths, scale=1.0, k_descale=scales, v_descale=scales,
+        ),
+        "block_scores": lambda: triton_ops.block_scores(
+            wide, packed, **lengths, scale=1.0, k_idx_descale=scales,
+        ),
+    }  # fmt: skip
+    with pytest.raises(TypeError, match=r"^k(_idx)?: wanted .*, got float4_e2m1fn_x2"):
+        calls[operation]()

@@ -68,7 +68,7 @@ def sparse_attention(
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls.check_attention(q, k, v, selection, cu_q, cu_k, block, read=arm.simulated)
+    calls.check_attention(q, k, v, selection, cu_q, cu_k, block, read=arm.simulated, packed=True)
     factors = (q_descale, k_descale, v_descale)
     check_attending(arm, q, k, v, factors, scale=scale, block=block, topk=selection.shape[2])
     arm.require(q=q, k=k, v=v, selection=selection, cu_q=cu_q, cu_k=cu_k)

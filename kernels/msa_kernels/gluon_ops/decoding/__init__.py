@@ -73,7 +73,9 @@ def sparse_decode(
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls_paged.check_paged(q, k_pages, v_pages, selection, page_table, k_lens, read=arm.simulated)
+    calls_paged.check_paged(
+        q, k_pages, v_pages, selection, page_table, k_lens, read=arm.simulated, packed=True
+    )
     factors = (q_descale, k_descale, v_descale)
     check_attending(
         arm, q, k_pages, v_pages, factors,

@@ -73,12 +73,14 @@ def attend(
             names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k, read=arm.simulated)
+    calls.check_pipeline(q, k, v, q_idx, k_idx, cu_q, cu_k, read=arm.simulated, packed=True)
     floats = {"q": q, "k": k, "v": v, "q_idx": q_idx, "k_idx": k_idx}
     scales = {"k": k_descale, "v": v_descale, "k_idx": k_idx_descale}
     for name, x in calls.may_hold_nan(floats, scales) if arm.simulated else ():
         checks.require_finite(name, x)
-    calls.check_index(q_idx, k_idx, cu_q, cu_k, block, read=False)  # read above, if at all
+    calls.check_index(
+        q_idx, k_idx, cu_q, cu_k, block, read=False, packed=True
+    )  # read above, if at all
     factors = (q_idx_descale, k_idx_descale)
     check_scoring(arm, q_idx, k_idx, factors, index_scale, block)
     own = (q_descale, k_descale, v_descale)
@@ -149,8 +151,9 @@ def attend_paged(
         TypeError: a dtype that is not as wanted.
     """
     calls_paged.check_paged_pipeline(
-        q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens, read=arm.simulated
-    )
+        q, q_idx, k_pages, v_pages, index_pages, page_table, k_lens, read=arm.simulated,
+        packed=True,
+    )  # fmt: skip
     for name, x in {"q": q, "q_idx": q_idx}.items() if arm.simulated else ():
         checks.require_finite(name, x)
     block = k_pages.shape[2]

@@ -62,7 +62,7 @@ def block_scores(
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls.check_index(q_idx, k_idx, cu_q, cu_k, block, read=arm.simulated)
+    calls.check_index(q_idx, k_idx, cu_q, cu_k, block, read=arm.simulated, packed=True)
     arm.require(q_idx=q_idx, k_idx=k_idx, cu_q=cu_q, cu_k=cu_k)
     check_scoring(arm, q_idx, k_idx, (q_idx_descale, k_idx_descale), scale, block)
     shape = (*q_idx.shape[:2], block_columns(cu_k, block))
@@ -108,7 +108,9 @@ def paged_block_scores(
         ValueError: a shape, a length or a size that cannot be; the message names it.
         TypeError: a dtype that is not as wanted.
     """
-    calls_paged.check_paged_index(q_idx, index_pages, page_table, k_lens, read=arm.simulated)
+    calls_paged.check_paged_index(
+        q_idx, index_pages, page_table, k_lens, read=arm.simulated, packed=True
+    )
     check_scoring(
         arm, q_idx, index_pages, (q_idx_descale, k_idx_descale), scale, index_pages.shape[2]
     )

@@ -21,11 +21,15 @@ _MOST = 200_000
 Change = Callable[[list[Tensor], tuple[int, ...], dict[str, Any]], None]
 
 
-def _tokens_first(tensors: list[Tensor], stores: tuple[int, ...], _: dict[str, Any]) -> None:
-    for i in stores:
-        x = tensors[i]
+def _tokens_first(tensors: list[Tensor], stores: tuple[int, ...], keywords: dict[str, Any]) -> None:
+    def read(x: Tensor) -> Tensor:
         pages, heads, block, dim = x.shape
-        tensors[i] = x.reshape(pages, block, heads, dim).transpose(1, 2).contiguous()
+        return x.reshape(pages, block, heads, dim).transpose(1, 2).contiguous()
+
+    for i in stores:
+        tensors[i] = read(tensors[i])
+    for name in _scales(keywords):
+        keywords[name] = read(keywords[name])
 
 
 def _first_table(_: list[Tensor], __: tuple[int, ...], keywords: dict[str, Any]) -> None:
@@ -46,9 +50,17 @@ def _next_page(_: list[Tensor], __: tuple[int, ...], keywords: dict[str, Any]) -
 
 
 def _one_factor(_: list[Tensor], __: tuple[int, ...], keywords: dict[str, Any]) -> None:
+    scales = _scales(keywords)
     for name, value in keywords.items():
-        if name.endswith("_descale"):
+        if name in scales:
+            keywords[name] = value[:, :1].expand_as(value).contiguous()
+        elif name.endswith("_descale"):
             keywords[name] = value[:1].expand_as(value).contiguous()
+
+
+def _scales(keywords: dict[str, Any]) -> list[str]:
+    """Names of the scales of NVFP4 among the factors, which lie as the pages do."""
+    return [name for name, x in keywords.items() if name.endswith("_descale") and x.ndim > 1]
 
 
 def _last_position(tensors: list[Tensor], _: tuple[int, ...], keywords: dict[str, Any]) -> None:
