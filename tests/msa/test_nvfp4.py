@@ -216,8 +216,8 @@ def test_who_decodes_nothing_refuses_them(scorer):
     """Such as scorers, and adapters to other people's kernels."""
     tensors, _ = batch()
     q, k = tensors["q"], tensors["k"]
+    lengths = {name: LENGTHS[name] for name in ("cu_q", "cu_k", "block")}
     with pytest.raises(TypeError, match=r"^k_idx: wanted float32 or float8_e4m3fn .*, got float4"):
-        lengths = {name: LENGTHS[name] for name in ("cu_q", "cu_k", "block")}
         find_scorer(scorer)(q[:, :2], k, **lengths, scale=1.0)
 
 
