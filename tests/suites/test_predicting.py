@@ -41,6 +41,23 @@ def test_a_decode_step_reads_its_pages_and_the_index_keys():
     assert budget("decode: attend_pages", 256)["copies"] == pages["copies"] / 8  # two blocks
 
 
+def test_a_cache_below_sixteen_bits_is_widened_and_reads_less():
+    narrow = CostShape(element_bytes=0.5625, index_element_bytes=0.5625)  # NVFP4 and its scales
+    length, keys = 1 << 20, 128 * 128  # of a block
+    for kernel, elements in {
+        "prefill: score_blocks": 4 * keys,  # as above, of one block of queries
+        "prefill: attend_units": 2 * keys * 64 * 129 / 2 / (128 * 16),
+        "decode: score_blocks": keys,
+        "decode: attend_pages": 2 * 4 * keys,
+    }.items():
+        wide, packed = (budget(kernel, 128, shape) for shape in (SHAPE, narrow))
+        assert packed["operations"] - wide["operations"] == pytest.approx(elements)
+        assert packed["tensor"] == wide["tensor"]
+        assert packed["copies"] < wide["copies"]
+    read = budget("decode: score_blocks", length, narrow)["memory"]
+    assert read == length * 128 * 0.5625
+
+
 @given(
     st.sampled_from(sorted(DEVICES)),
     st.sampled_from([4096, 32768, 131072]),

@@ -17,6 +17,8 @@ _ROWS, _RUN = 128, 16
 #: Operations on each logit beside its exponential: scaled, masked, compared, subtracted, summed,
 #: converted; on each index score: compared.
 _LOGIT_OPERATIONS, _SCORE_OPERATIONS = 6, 1
+#: On each element of a cache below 16 bits, which is widened: converted and scaled, two at once.
+_WIDENING = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +99,17 @@ def _predicted(kernel: str, length: int, work: Device, device: Device) -> Predic
     return Prediction(kernel, length, budget[bound], bound, budget)
 
 
+def _widening(elements: float, element_bytes: float) -> float:
+    """Operations on elements of a cache; queries have 16 bits."""
+    return _WIDENING * elements if element_bytes < 2 else 0.0
+
+
 def _scores(shape: CostShape, length: int) -> Device:
     """Index products of all queries with all earlier keys, a maximum a block."""
     products = blocks_scored(length, shape.block) * shape.kv_heads / _ROWS  # tiles times blocks
     columns = _ROWS * shape.block
-    keys = shape.block * shape.index_dim * shape.index_element_bytes
+    elements = shape.block * shape.index_dim
+    keys = elements * shape.index_element_bytes
     scores = 4 * shape.kv_heads * blocks_scored(length, shape.block)
     read = length * shape.index_dim * (shape.kv_heads * 2 + shape.index_element_bytes)
     return Device(
@@ -109,7 +117,8 @@ def _scores(shape: CostShape, length: int) -> Device:
         memory=scores + read,
         copies=keys * products,
         exponentials=0.0,
-        operations=_SCORE_OPERATIONS * columns * products,
+        operations=(_SCORE_OPERATIONS * columns + _widening(elements, shape.index_element_bytes))
+        * products,
     )
 
 
@@ -118,13 +127,14 @@ def _attention(shape: CostShape, length: int) -> Device:
     pairs = attended_pairs(length, block=shape.block, topk=shape.topk) * shape.q_heads
     rows = pairs / shape.block  # of all products
     gathered = rows * shape.dim * 2
-    blocks = rows / (_ROWS * _RUN) * 2 * shape.block * shape.dim * shape.element_bytes
+    elements = rows / (_ROWS * _RUN) * 2 * shape.block * shape.dim
+    blocks = elements * shape.element_bytes
     return Device(
         tensor=4 * pairs * shape.dim,
         memory=gathered + rows * shape.dim * 2 + blocks,
         copies=gathered + blocks,
         exponentials=float(pairs),
-        operations=float(_LOGIT_OPERATIONS * pairs),
+        operations=_LOGIT_OPERATIONS * pairs + _widening(elements, shape.element_bytes),
     )
 
 
@@ -140,13 +150,14 @@ def _merge(shape: CostShape, length: int) -> Device:
 def _decode_scores(shape: CostShape, length: int) -> Device:
     """One query against all index keys, in products of 128 rows of which the groups count."""
     columns = _ROWS * length
-    keys = length * shape.index_dim * shape.index_element_bytes
+    elements = length * shape.index_dim
+    keys = elements * shape.index_element_bytes
     return Device(
         tensor=2.0 * columns * shape.index_dim,
         memory=keys,
         copies=keys,
         exponentials=0.0,
-        operations=float(_SCORE_OPERATIONS * columns),
+        operations=_SCORE_OPERATIONS * columns + _widening(elements, shape.index_element_bytes),
     )
 
 
@@ -154,12 +165,13 @@ def _decode(shape: CostShape, length: int) -> Device:
     """One query: its selected pages, with products of 128 rows of which a group's heads count."""
     slots = min(shape.topk, -(-length // shape.block)) * shape.kv_heads
     logits = slots * _ROWS * shape.block
-    pages = slots * 2 * shape.block * shape.dim * shape.element_bytes
+    elements = slots * 2 * shape.block * shape.dim
+    pages = elements * shape.element_bytes
     outputs = slots * (shape.q_heads / shape.kv_heads) * shape.dim * 2
     return Device(
         tensor=4.0 * logits * shape.dim,
         memory=pages + outputs,
         copies=pages,
         exponentials=float(logits),
-        operations=float(_LOGIT_OPERATIONS * logits),
+        operations=_LOGIT_OPERATIONS * logits + _widening(elements, shape.element_bytes),
     )
