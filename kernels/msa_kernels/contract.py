@@ -31,6 +31,7 @@ _LISTS = (
     "layouts",
     "head_dims",
     "index_dims",
+    "packed_dims",
     "block_sizes",
     "topk_values",
     "group_sizes",
@@ -59,6 +60,7 @@ class Capabilities:
         layouts: ``packed`` (cu_q, cu_k), ``paged`` (page tables) or both.
         head_dims: values of D.
         index_dims: values of Di.
+        packed_dims: values of D of keys and values in NVFP4, and of Di of such index keys.
         block_sizes: values of Bk.
         topk_values: values of k.
         group_sizes: values of R, query heads per group.
@@ -75,6 +77,7 @@ class Capabilities:
     layouts: frozenset[str] | None = None
     head_dims: frozenset[int] | None = None
     index_dims: frozenset[int] | None = None
+    packed_dims: frozenset[int] | None = None
     block_sizes: frozenset[int] | None = None
     topk_values: frozenset[int] | None = None
     group_sizes: frozenset[int] | None = None
@@ -139,8 +142,8 @@ class Capabilities:
 
         Args:
             sinks: forced first blocks of the case.
-            wanted: ``dtype``, ``device``, ``layout``, ``head_dim``, ``index_dim``, ``block_size``,
-                ``topk_value`` or ``group_size`` of the case.
+            wanted: ``dtype``, ``device``, ``layout``, ``head_dim``, ``index_dim``, ``packed_dim``,
+                ``block_size``, ``topk_value`` or ``group_size`` of the case.
         """
         for name, value in wanted.items():
             allowed = getattr(self, f"{name}s")

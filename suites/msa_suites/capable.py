@@ -52,6 +52,11 @@ def why_not(
     for dtype in sorted(dtypes):
         if reason := capabilities.why_not(dtype=dtype):
             return reason
+    for name in names:
+        if str(case.dtypes[name]) == f"torch.{NVFP4}":
+            dim = case.Di if name in _INDEX else case.D
+            if reason := capabilities.why_not(packed_dim=dim):
+                return reason
     wanted: dict[str, str | int] = {
         "device": device,
         "layout": "paged" if operation in _PAGED else "packed",

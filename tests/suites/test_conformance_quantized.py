@@ -10,6 +10,9 @@ import torch
 from test_gate_end_to_end import bench
 
 import msa_kernels
+from msa_kernels.contract import OPERATIONS as OPERATIONS_OF_THE_CONTRACT
+from msa_kernels.contract import Capabilities
+from msa_suites.capable import why_not
 from msa_suites.cases import CASES, Case, case_named
 from msa_suites.correctness import Materials, iterate_checks, local_call, plan
 from msa_suites.correctness.margins import score_tolerance
@@ -93,6 +96,28 @@ def test_scores_of_packed_keys_are_held_to_the_dtype_of_their_queries(exact):
     inputs = make_inputs(case).double()
     found, wanted = (score_tolerance(one, inputs, exact=exact) for one in (case, wide))
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("change", "operation", "reason"),
+    [
+        ({"D": 32}, "sparse_attention", "packed dim 32: its capabilities are 64, 128"),
+        ({"D": 32}, "block_scores", None),
+        ({"Di": 32}, "block_scores", "packed dim 32: its capabilities are 64, 128"),
+        ({"Di": 32}, "attend", "packed dim 32: its capabilities are 64, 128"),
+        ({"Di": 32}, "sparse_decode", None),
+        ({"D": 32, "kv_dtype": ""}, "sparse_attention", None),
+        ({}, "attend", None),
+    ],
+)
+def test_sizes_of_packed_tensors_are_a_capability_of_their_own(change, operation, reason):
+    capabilities = Capabilities(
+        operations=frozenset(OPERATIONS_OF_THE_CONTRACT),
+        dtypes=frozenset({"bfloat16", "float4_e2m1fn_x2"}),
+        packed_dims=frozenset({64, 128}),
+    )
+    case = replace(case_named("fp4"), **change)
+    assert why_not(capabilities, operation, case, device="cpu") == reason
 
 
 def test_packed_caches_have_scales_that_differ_by_token_head_and_group():
