@@ -15,12 +15,13 @@ from test_gate_end_to_end import bench
 
 from msa import fast, reference
 from msa_reports.history.recordings import read
-from msa_suites.case import E4M3
+from msa_suites.case import E4M3, NVFP4
 from msa_suites.gpu import running
 from msa_suites.gpu.page import markdown
 from msa_suites.gpu.running import REPEATS, repeated_bits, replayed, speed_rows
 from msa_suites.gpu.shapes import LENGTHS, Timed, table
 from msa_suites.gpu.timing import MOST, Clock
+from msa_suites.gpu.work import work_of
 
 SMALL = {"heads": 4, "groups": 2, "dim": 32, "block": 16, "topk": 4, "dtype": "float32"}
 KINDS = ("prefill", "decode", "scores", "topk")
@@ -50,10 +51,16 @@ def test_every_kind_of_work_is_timed_against_what_torch_has():
     assert prefill["flops_per_second"] > 0
 
 
-def test_an_index_of_eight_bits_is_timed_too_where_it_is_offered():
-    small = [
-        Timed(what, 256, **SMALL, index_dtype=E4M3) for what in ("prefill", "decode", "scores")
-    ]
+NARROW = {
+    "eight": {"index_dtype": E4M3},
+    "four": {"index_dtype": NVFP4, "kv_dtype": NVFP4},
+    "eight-all": {"index_dtype": E4M3, "kv_dtype": E4M3},
+}
+
+
+@pytest.mark.parametrize("kept", NARROW.values(), ids=NARROW)
+def test_what_is_kept_in_fewer_bits_is_timed_too_where_it_is_offered(kept):
+    small = [Timed(what, 256, **SMALL, **kept) for what in ("prefill", "decode", "scores")]
     quiet = {"memory": 1 << 40, "until": float("inf"), "say": lambda _text: None}
     found = list(speed_rows(small, fast, Clock("cpu"), **quiet))
     assert [row["problem"] for row in found] == [""] * 3
@@ -62,7 +69,48 @@ def test_an_index_of_eight_bits_is_timed_too_where_it_is_offered():
     assert row["problem"] == ""
     bare = changed()
     (row,) = speed_rows(small[:1], bare, Clock("cpu"), **quiet)
-    assert row["problem"] == "not measured: its capabilities do not name float8_e4m3fn"
+    wanted = f"not measured: its capabilities do not name {kept['index_dtype']}"
+    assert row["problem"] == wanted
+
+
+def test_sizes_that_nobody_packs_are_not_timed():
+    declared = fast.CAPABILITIES | {"packed_dims": [64]}
+    timed = [Timed("scores", 256, **SMALL, **NARROW["four"])]
+    subject = changed(CAPABILITIES=declared)
+    (row,) = speed_rows(timed, subject, Clock("cpu"), memory=1 << 40, until=float("inf"),
+                        say=lambda _text: None)  # fmt: skip
+    assert row["problem"].startswith("not measured: ")
+    assert "32" in row["problem"]
+
+
+@pytest.mark.parametrize("what", ["prefill", "decode"])
+@pytest.mark.parametrize("name", ["k_descale", "v_descale", "k_idx_descale"])
+def test_scales_of_the_next_channels_are_not_timed(what, name):
+    def rolled(operation):
+        def call(*tensors, **settings):
+            if name in settings:
+                codes = settings[name].view(torch.uint8).roll(1, -1)
+                settings = settings | {name: codes.view(settings[name].dtype)}
+            return operation(*tensors, **settings)
+
+        return call
+
+    names = ("attend", "block_scores", "sparse_decode")
+    subject = changed(CAPABILITIES=fast.CAPABILITIES,
+                      **{one: rolled(getattr(fast, one)) for one in names})  # fmt: skip
+    timed = [Timed(what, 256, **SMALL, **NARROW["four"])]
+    (row,) = speed_rows(timed, subject, Clock("cpu"), memory=1 << 40, until=float("inf"),
+                        say=lambda _text: None)  # fmt: skip
+    assert row["problem"], name
+    assert "seconds" not in row
+
+
+def test_bytes_of_four_bits_are_counted_with_their_scales():
+    plain, four = (
+        work_of(Timed("scores", 256, **SMALL, **kept), fast, "cpu").moved_bytes
+        for kept in ({}, {"index_dtype": NVFP4})
+    )
+    assert plain - four == 256 * 32 * (4 - 0.5625)
 
 
 def test_factors_that_are_dropped_are_not_timed():
@@ -214,7 +262,7 @@ def test_a_row_beyond_the_memory_is_said_and_not_lost():
 
 def test_the_command_keeps_what_it_measured(tmp_path):
     options = ["--device", "cpu", "--implementation", "torch", "--lengths", "256"]
-    options += ["--seconds", "4", "--part", "races", "--part", "speed"]
+    options += ["--seconds", "8", "--part", "races", "--part", "speed"]
     done = bench(tmp_path, "gpu", *options, "--out", "here")
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "here" / "gpu.json").read_text())

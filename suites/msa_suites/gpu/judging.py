@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
+from msa_suites.gpu.drawing import Stored
 from msa_suites.gpu.shapes import Timed
 
 #: Relative L2 error of a checked row: bfloat16 twice rounded.
@@ -14,11 +13,12 @@ ALLOWED = 3e-2
 
 
 def attended_wrong(
-    row: Timed, out: Tensor, selection: Tensor, q: Tensor, k: Tensor, v: Tensor, *, at: int
+    row: Timed, out: Tensor, selection: Tensor, q: Tensor, k: Stored, v: Stored, *, at: int
 ) -> str:
     """Whether the output of row ``at`` of the first sequence follows from its selection."""
     for group in range(row.groups):
-        wrong = row_wrong(row, out[at], selection[at], q[at], k[:, group], v[:, group], group)
+        keys, values = (x.head(group).values() for x in (k, v))
+        wrong = row_wrong(row, out[at], selection[at], q[at], keys, values, group)
         if wrong:
             return f"output of row {at}, group {group}: {wrong}"
     return ""
@@ -43,17 +43,6 @@ def far(got: Tensor, wanted: Tensor) -> str:
     """Whether a row is further off than rounding; empty where it is not."""
     error = float((got - wanted).norm() / wanted.norm())
     return "" if error <= ALLOWED else f"relative error {error:.3g}"
-
-
-def values_of(factors: Mapping[str, Tensor], **index: Tensor) -> dict[str, Tensor]:
-    """Float64 values of index tensors ``[heads, .., Di]`` and the factors that E4M3 has."""
-    found = {}
-    for name, x in index.items():
-        factor = factors.get(f"{name}_descale")
-        wide = x.double()
-        shape = [-1] + [1] * (x.ndim - 1)
-        found[name] = wide if factor is None else wide * factor.double().view(shape)
-    return found
 
 
 def block_maxima(row: Timed, q_idx: Tensor, k_idx: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msa_suites.gpu.shapes import formats
+
 #: The last two: shares of the measured product's FLOP/s and of the measured copy's bytes/s.
 _COLUMNS = (
     *("work", "tokens", "batch", "overlap", "heads", "ms"),
@@ -79,7 +81,8 @@ def _races(found: Sequence[Mapping[str, Any]]) -> str:
 def _line(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
     shape = (
         f"| {row['what']} | {row['length']:,} | {row['batch']} | {row['overlap']} "
-        f"| {row['heads']}/{row['groups']}{', fp8 index' if row.get('index_dtype') else ''} |"
+        f"| {row['heads']}/{row['groups']}"
+        f"{''.join(f', {kept}' for kept in formats(row['index_dtype'], row.get('kv_dtype', '')))} |"
     )
     if row["problem"]:
         return f"{shape} {row['problem'].replace('|', '/')} | | | | | |"

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from msa_kernels import capabilities
+from msa_kernels import Capabilities, capabilities
+from msa_suites.case import NVFP4
 from msa_suites.gpu.shapes import Row, Timed
 from msa_suites.gpu.timing import LEAST, Clock
 from msa_suites.gpu.work import Work, work_of
@@ -48,14 +49,13 @@ def speed_rows(
     won: dict[str, str] = {}  # by kind of work: the backend that was fastest at shorter lengths
     dense: Dense = {}
     lost = ""
-    named = capabilities(implementation).dtypes or frozenset()
+    declared = capabilities(implementation)
     for row in table:
         found: Row = {"name": row.name, **asdict(row)}
         if lost:
             yield found | {"problem": f"not measured: the device was lost in {lost}"}
             continue
-        if row.index_dtype and row.index_dtype not in named:
-            reason = f"its capabilities do not name {row.index_dtype}"
+        if reason := _not_offered(row, declared):
             yield found | {"problem": f"not measured: {reason}"}
             continue
         if time.monotonic() > until:
@@ -73,6 +73,16 @@ def speed_rows(
             found |= {"problem": f"{type(error).__name__}: {_line(error)}"}
             lost = "" if clock.alive() else row.name
         yield found
+
+
+def _not_offered(row: Timed, declared: Capabilities) -> str:
+    """Why an implementation has no narrow row: who takes their factors says so."""
+    for dtype in (row.index_dtype, row.kv_dtype):
+        if dtype and dtype not in (declared.dtypes or ()):
+            return f"its capabilities do not name {dtype}"
+        if dtype == NVFP4 and (reason := declared.why_not(packed_dim=row.dim)):
+            return reason
+    return ""
 
 
 def _measured(row: Timed, work: Work, clock: Clock, won: dict[str, str], dense: Dense) -> Row:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from msa_suites.case import E4M3, Case
+from msa_suites.case import E4M3, NVFP4, Case
 from msa_suites.gpu.shapes import Row
 
 TOOLS = ("memcheck", "racecheck")
@@ -31,6 +31,8 @@ CASES = (
     Case("sanitized", (3, 3), (150, 97), **_SHAPE, dtype="bfloat16"),
     Case("sanitized-fp8", (1, 1), (150, 97), **_SHAPE, dtype="bfloat16", kv_dtype=E4M3,
          index_dtype=E4M3),
+    Case("sanitized-fp4", (1, 1), (150, 97), **_SHAPE, dtype="bfloat16", kv_dtype=NVFP4,
+         index_dtype=NVFP4),
 )  # fmt: skip
 
 

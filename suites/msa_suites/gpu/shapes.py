@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msa import cost
-from msa_suites.case import E4M3
+from msa_suites.case import E4M3, NVFP4
 
 #: One measured line: its name, its problem or "", and what was found.
 Row = dict[str, Any]
@@ -18,6 +18,9 @@ LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
 BATCHES = (1, 8, 32, 128)
 #: Neighbouring queries that share an index query, by overlap.
 SPANS = {"low": 1, "half": 16, "high": 512}
+#: Bytes of a channel, of NVFP4 with its share of a scale; what the table calls a format.
+_BYTES = {"float32": 4.0, "bfloat16": 2.0, E4M3: 1.0, NVFP4: 0.5625}
+_FORMATS = {E4M3: "fp8", NVFP4: "nvfp4"}
 #: Query and KV heads: the paper's, and slices of it for two and four devices.
 HEADS = ((64, 4), (32, 2), (16, 1))
 
@@ -38,7 +41,9 @@ class Timed:
         block: Bk.
         topk: k.
         dtype: of queries, keys and values.
-        index_dtype: of index queries and index keys; "" for ``dtype``, or ``float8_e4m3fn``.
+        index_dtype: of index keys: "" for ``dtype``, ``float8_e4m3fn``, which index queries then
+            have too, or ``float4_e2m1fn_x2``.
+        kv_dtype: of keys and values: "" for ``dtype``, or one of these two.
     """
 
     what: str
@@ -52,13 +57,16 @@ class Timed:
     topk: int = 16
     dtype: str = "bfloat16"
     index_dtype: str = ""
+    kv_dtype: str = ""
 
     @property
     def name(self) -> str:
         """Stable: a run that goes on finds its rows by it."""
         return (
             f"{self.what}/{self.length}/batch-{self.batch}/{self.overlap}"
-            f"/{self.heads}-{self.groups}" + ("/fp8-index" if self.index_dtype else "")
+            f"/{self.heads}-{self.groups}"
+        ) + "".join(
+            f"/{kept.replace(' ', '-')}" for kept in formats(self.index_dtype, self.kv_dtype)
         )
 
     @property
@@ -71,8 +79,8 @@ class Timed:
             index_dim=self.dim,
             block=self.block,
             topk=self.topk,
-            element_bytes=4 if self.dtype == "float32" else 2,
-            index_element_bytes=1 if self.index_dtype else 4 if self.dtype == "float32" else 2,
+            element_bytes=_BYTES[self.kv_dtype or self.dtype],
+            index_element_bytes=_BYTES[self.index_dtype or self.dtype],
         )
 
     @property
@@ -93,6 +101,12 @@ class Timed:
         return min(self.length, 4096)
 
 
+def formats(index_dtype: str, kv_dtype: str) -> list[str]:
+    """What is kept in fewer bits than the rest, in words: ``fp8 index``, ``nvfp4 kv``."""
+    kept = {"index": index_dtype, "kv": kv_dtype}
+    return [f"{_FORMATS[dtype]} {what}" for what, dtype in kept.items() if dtype]
+
+
 def table(lengths: Iterable[int] = LENGTHS) -> list[Timed]:
     """All rows, the plain line first, short ones first."""
     lengths = sorted(lengths)
@@ -104,6 +118,13 @@ def table(lengths: Iterable[int] = LENGTHS) -> list[Timed]:
         *(Timed(what, n) for n in lengths for what in ("scores", "topk")),
         *(Timed(what, n, index_dtype=E4M3) for n in lengths for what in ("prefill", "scores")),
         *(Timed("decode", n, batch=b, index_dtype=E4M3) for n in lengths for b in BATCHES[:2]),
+        *(Timed("scores", n, index_dtype=NVFP4) for n in lengths),
+        *(Timed("prefill", n, index_dtype=NVFP4, kv_dtype=NVFP4) for n in lengths),
+        *(
+            Timed("decode", n, batch=b, index_dtype=NVFP4, kv_dtype=NVFP4)
+            for n in lengths
+            for b in BATCHES[:2]
+        ),
     ]
     # What matters most first, should the time run out: the plain line, then the rest by its length.
     plain = ("low", *HEADS[0])

@@ -13,14 +13,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from msa import cost
-from msa_suites.gpu.drawing import Draw
+from msa_suites.gpu.drawing import Draw, Stored, factors_of
 from msa_suites.gpu.judging import (
     ALLOWED,
     attended_wrong,
     block_maxima,
     row_wrong,
     unlike_the_best,
-    values_of,
 )
 from msa_suites.gpu.shapes import Timed
 
@@ -64,6 +63,11 @@ def _settings(row: Timed) -> dict[str, Any]:
     return {"block": row.block, "topk": row.topk}
 
 
+def _bytes(*kept: Stored) -> int:
+    """Of tensors with their factors."""
+    return sum(x.codes.nbytes + (0 if x.descale is None else x.descale.nbytes) for x in kept)
+
+
 def _dense(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> dict[str, Callable[[], object]]:
     """One call for each backend that torch has on the device: ``[B, H, t, D]``."""
 
@@ -78,24 +82,24 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> dict[str, Callab
 def _prefill(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN401
     tokens, scale = row.batch * row.length, row.dim**-0.5
     q = draw.normal(tokens, row.heads, row.dim)
-    k, v = (draw.normal(tokens, row.groups, row.dim) for _ in range(2))
-    (q_idx, k_idx), factors = draw.stored(
-        q_idx=draw.shared(tokens), k_idx=draw.normal(tokens, 1, row.dim)
-    )
+    k, v = (draw.cache(tokens, row.groups, row.dim) for _ in range(2))
+    q_idx, k_idx = draw.index(draw.shared(tokens), draw.normal(tokens, 1, row.dim))
     totals = draw.totals(row.length)
     msa = partial(
-        implementation.attend, q, k, v, q_idx, k_idx, cu_q=totals, cu_k=totals,
-        **_settings(row), scale=scale, index_scale=scale, **factors,
+        implementation.attend, q, k.codes, v.codes, q_idx.codes, k_idx.codes,
+        cu_q=totals, cu_k=totals, **_settings(row), scale=scale, index_scale=scale,
+        **factors_of(k=k, v=v, q_idx=q_idx, k_idx=k_idx),
     )  # fmt: skip
-    heads_first = (x.view(row.batch, row.length, -1, row.dim).transpose(1, 2) for x in (q, k, v))
+    wide = (q, k.values().to(q.dtype), v.values().to(q.dtype))
+    heads_first = (x.view(row.batch, row.length, -1, row.dim).transpose(1, 2) for x in wide)
 
     def problem(result: tuple[Tensor, Tensor | None]) -> str:
         out, selection = result
         if selection is None:
             return ""
         at = row.length - 1
-        mine = values_of(factors, q_idx=q_idx[at], k_idx=k_idx[: row.length].transpose(0, 1))
-        scores = block_maxima(row, mine["q_idx"], mine["k_idx"][0])
+        mine = q_idx.rows(slice(at, at + 1)).values()[0]
+        scores = block_maxima(row, mine, k_idx.rows(slice(row.length)).head(0).values())
         wrong = unlike_the_best(row, selection[at], scores)
         return wrong or attended_wrong(row, out, selection, q, k, v, at=at)
 
@@ -103,7 +107,7 @@ def _prefill(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN4
         msa,
         _dense(*heads_first, causal=True),
         row.batch * cost.exact_flops(row.shape, row.length)[1],
-        row.batch * cost.prefill_bytes(row.shape, row.length),
+        2 * q.nbytes + 4 * tokens * row.groups * row.topk + _bytes(k, v, q_idx, k_idx),
         problem,
     )
 
@@ -111,10 +115,9 @@ def _prefill(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN4
 def _decode(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN401
     scale, blocks = row.dim**-0.5, row.batch * (row.length // row.block)
     q = draw.normal(row.batch, 1, row.heads, row.dim)
-    pools = [draw.normal(blocks, row.groups, row.block, row.dim) for _ in range(2)]
-    (q_idx, index_pages), factors = draw.stored(
-        q_idx=draw.shared(row.batch), k_idx=draw.normal(blocks, 1, row.block, row.dim)
-    )
+    kept = [draw.cache(blocks, row.groups, row.block, row.dim) for _ in range(2)]
+    pools, factors = [x.codes for x in kept], factors_of(k=kept[0], v=kept[1])
+    q_idx, k_idx = draw.index(draw.shared(row.batch), draw.normal(blocks, 1, row.block, row.dim))
     lengths = {"cu_q": draw.totals(1), "cu_k": draw.totals(row.length)}
     paged = {"page_table": draw.pages(), "k_lens": lengths["cu_k"].diff()}
     pages = paged["page_table"].long()
@@ -122,21 +125,25 @@ def _decode(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN40
     msa: Callable[[], tuple[Tensor, Tensor | None]]
     if hasattr(implementation, "attend_paged"):
         msa = partial(
-            implementation.attend_paged, q, q_idx[:, None], *pools, index_pages, **paged,
+            implementation.attend_paged, q, q_idx.codes[:, None], *pools, k_idx.codes, **paged,
             topk=row.topk, scale=scale, index_scale=scale, **factors,
+            **factors_of(q_idx=q_idx, k_idx=k_idx),
         )  # fmt: skip
         follows = paged["k_lens"]
     else:
         # Packed index keys, which a cache would not have, and lengths that are another tensor.
-        k_idx = index_pages[pages.flatten(), 0].flatten(0, 1)[:, None]
+        flat = k_idx.rows(pages.flatten()).in_a_row()
         follows = None
 
         def msa() -> tuple[Tensor, Tensor | None]:
             scores = implementation.block_scores(
-                q_idx, k_idx, **lengths, block=row.block, scale=scale, **factors
-            )
+                q_idx.codes, flat.codes, **lengths, block=row.block, scale=scale,
+                **factors_of(q_idx=q_idx, k_idx=flat),
+            )  # fmt: skip
             selection = implementation.select_blocks(scores, **lengths, **_settings(row))[:, None]
-            out, _ = implementation.sparse_decode(q, *pools, selection, **paged, scale=scale)
+            out, _ = implementation.sparse_decode(
+                q, *pools, selection, **paged, scale=scale, **factors
+            )
             return out, selection
 
     def problem(result: tuple[Tensor, Tensor | None]) -> str:
@@ -145,13 +152,12 @@ def _decode(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN40
             return ""
         for request in {0, row.batch - 1}:
             mine = pages[request]
-            keys = index_pages[mine, 0].flatten(0, 1)[None]
-            index = values_of(factors, q_idx=q_idx[request], k_idx=keys)
-            scores = block_maxima(row, index["q_idx"], index["k_idx"][0])
+            keys = k_idx.rows(mine).head(0).values().flatten(0, 1)
+            scores = block_maxima(row, q_idx.rows(slice(request, request + 1)).values()[0], keys)
             chosen = selection[request, 0]
             wrong = unlike_the_best(row, chosen, scores)
             for group in range(row.groups):
-                k, v = (pool[mine, group].flatten(0, 1) for pool in pools)
+                k, v = (x.rows(mine).head(group).values().flatten(0, 1) for x in kept)
                 here = (out[request, 0], chosen, q[request, 0])
                 wrong = wrong or row_wrong(row, *here, k, v, group)
             if wrong:
@@ -168,20 +174,17 @@ def _decode(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN40
 
 def _scores(row: Timed, implementation: Any, draw: Draw) -> Work:  # noqa: ANN401
     rows = row.rows
-    (q_idx, k_idx), factors = draw.stored(
-        q_idx=draw.shared(rows), k_idx=draw.normal(row.length, 1, row.dim)
-    )
+    q_idx, k_idx = draw.index(draw.shared(rows), draw.normal(row.length, 1, row.dim))
     msa = partial(
-        implementation.block_scores, q_idx, k_idx, cu_q=draw.totals(rows),
-        cu_k=draw.totals(row.length), block=row.block, scale=row.dim**-0.5, **factors,
+        implementation.block_scores, q_idx.codes, k_idx.codes, cu_q=draw.totals(rows),
+        cu_k=draw.totals(row.length), block=row.block, scale=row.dim**-0.5,
+        **factors_of(q_idx=q_idx, k_idx=k_idx),
     )  # fmt: skip
     pairs = rows * row.length - rows * (rows - 1) / 2
-    each = k_idx.element_size()
-    moved = each * (q_idx.numel() + k_idx.numel()) + 4 * rows * row.groups * row.length / row.block
+    moved = _bytes(q_idx, k_idx) + 4 * rows * row.groups * row.length / row.block
 
     def problem(found: Tensor) -> str:
-        mine = values_of(factors, q_idx=q_idx[-1], k_idx=k_idx.transpose(0, 1))
-        wanted = block_maxima(row, mine["q_idx"], mine["k_idx"][0])
+        wanted = block_maxima(row, q_idx.values()[-1], k_idx.head(0).values())
         error = float((found[-1].double() - wanted).abs().max() / wanted.abs().max())
         return "" if error <= ALLOWED else f"scores of the last row: relative error {error:.3g}"
 
