@@ -79,11 +79,9 @@ def _races(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _line(row: Mapping[str, Any], ceilings: Mapping[str, float]) -> str:
-    shape = (
-        f"| {row['what']} | {row['length']:,} | {row['batch']} | {row['overlap']} "
-        f"| {row['heads']}/{row['groups']}"
-        f"{''.join(f', {kept}' for kept in formats(row['index_dtype'], row.get('kv_dtype', '')))} |"
-    )
+    narrow = formats(row.get("index_dtype", ""), row.get("kv_dtype", ""))
+    heads = ", ".join([f"{row['heads']}/{row['groups']}", *narrow])
+    shape = f"| {row['what']} | {row['length']:,} | {row['batch']} | {row['overlap']} | {heads} |"
     if row["problem"]:
         return f"{shape} {row['problem'].replace('|', '/')} | | | | | |"
     other = "| | |"
