@@ -5,9 +5,8 @@ shift of every other softmax term: a term that underflows is negligible beside t
 own sum of at least 1, and one that overflows shows as a non-finite result, which the caller sends
 down the careful path. Partials become plain sums.
 
-The shift rides in the matrix products as one more column: queries are ``[q, -shift]``, keys
-``[k * scale, 1]``. The denominators do not: a product with 65 columns takes a fifth longer than one
-with 64 and the row sums beside it.
+The shift and the denominator ride in the matrix products as one more column: queries are
+``[q, -shift]``, keys ``[k * scale, 1]``, values ``[v, 1]``.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class KeyBlocks:
         self.norm = float((keys * keys).sum(-1).max().sqrt()) * abs(scale) if len(keys) else 0.0
 
     def __getitem__(self, b: int) -> tuple[Tensor, Tensor]:
-        """Keys ``[D + 1, block]`` and values ``[block, D]`` of a whole block."""
+        """Keys ``[D + 1, block]`` and values ``[block, D + 1]`` of a whole block."""
         found = self._made.get(b)
         if found is None:
             found = self._made[b] = self.lay_out(b, self.block)
@@ -69,7 +68,10 @@ class KeyBlocks:
         key = self.keys.new_empty((dim + 1, size))
         key[:dim] = (self.keys[rows] * self.scale).T
         key[dim] = 1.0
-        return key, self.values[rows].contiguous()
+        value = self.keys.new_empty((size, dim + 1))
+        value[:, :dim] = self.values[rows]
+        value[:, dim] = 1.0
+        return key, value
 
 
 def attend_rows(
@@ -94,32 +96,30 @@ def attend_rows(
     if not bool(chosen[own, row].all()):
         return None
     chosen[own, row] = False
-    acc = q.new_empty((count, heads, dim))  # sums of v in units of exp(shift)
-    total = q.new_empty((count, heads))  # likewise of 1
-    queries = q.new_empty((count, heads, dim + 1))
+    acc = q.new_empty((count, heads, dim + 1))  # sums of [v, 1] in units of exp(shift)
+    queries = torch.empty_like(acc)
     queries[..., :dim] = q
-    shift = _start_local(acc, total, queries, blocks, first)
+    shift = _start_local(acc, queries, blocks, first)
     torch.neg(shift, out=queries[..., dim])
     # No logit lies further below its shift than this; NaN counts as too far.
     depth = float((q * q).sum(-1).max().sqrt()) * blocks.norm + float(shift.max())
+    wide = heads * (dim + 1)
     _add_blocks(
-        acc.view(count, -1), total, queries.view(count, -1), blocks, chosen, not depth < -_LOWEST
+        acc.view(count, wide), queries.view(count, wide), blocks, chosen, not depth < -_LOWEST
     )
-    out = acc.div_(total[..., None])
+    total = acc[..., dim]
+    out = acc[..., :dim] / total[..., None]
     if not bool((total < _HIGHEST).all()) or not bool(out.sum().isfinite()):
         return None
     return out, shift + total.log()
 
 
-def _start_local(
-    acc: Tensor, total: Tensor, queries: Tensor, blocks: KeyBlocks, first: int
-) -> Tensor:
-    """Start the sums with every query's own block; returns the shifts ``[n, R]``.
+def _start_local(acc: Tensor, queries: Tensor, blocks: KeyBlocks, first: int) -> Tensor:
+    """Start ``acc`` with every query's own block; returns the shifts ``[n, R]``.
 
-    ``acc`` is ``[n, R, D]``, ``total`` ``[n, R]``, ``queries`` ``[n, R, D + 1]``, whose last column
-    is not read.
+    ``acc`` and ``queries`` are ``[n, R, D + 1]``; the last column of ``queries`` is not read.
     """
-    count, heads, deep = queries.shape
+    count, heads, deep = acc.shape
     block = blocks.block
     shift = acc.new_empty((count, heads, 1))
     later = torch.full((block, block), -torch.inf).triu_(1)
@@ -135,59 +135,51 @@ def _start_local(
         torch.amax(tile, -1, keepdim=True, out=shift[rows])
         # exp is many times slower on -inf than on a number: floor first, then hide again.
         tile.sub_(shift[rows]).clamp_min_(_LOWEST).exp_().mul_(seen[offset:size, None, :size])
-        torch.mm(weight, value, out=acc[rows].view(-1, deep - 1))
-        torch.sum(tile, -1, out=total[rows])
+        torch.mm(weight, value, out=acc[rows].view(-1, deep))
         row = rows.stop
     return shift[..., 0]
 
 
 def _add_blocks(
-    acc: Tensor, total: Tensor, queries: Tensor, blocks: KeyBlocks, chosen: Tensor, clamp: bool
+    acc: Tensor, queries: Tensor, blocks: KeyBlocks, chosen: Tensor, clamp: bool
 ) -> None:
-    """Add every chosen block's weighted values to ``acc``, and its weights to ``total``.
+    """Add every chosen block's weighted values to ``acc``.
 
     Args:
-        acc: ``[n, R * D]``.
-        total: ``[n, R]``.
+        acc: ``[n, R * (D + 1)]``.
         queries: ``[n, R * (D + 1)]``.
         blocks: keys and values.
         chosen: bool ``[nb, n]``, whole blocks only; overwritten.
         clamp: keep weights out of the denormal numbers.
     """
-    heads = total.shape[1]
-    dim = acc.shape[1] // heads
+    wide = acc.shape[1]
+    deep = blocks.keys.shape[1] + 1
+    heads = wide // deep
     most = max(_TILE_ROWS // heads // _RUN, 1) * _RUN
     longest = min(most, chosen.shape[1])
     tile = acc.new_empty((longest * heads, blocks.block))
-    ones = acc.new_ones(blocks.block)  # a product with them is faster than a sum
     for b, start, stop in take_runs(chosen, _RUN, most):
         key, value = blocks[b]
-        size = (stop - start) * heads
-        weight = torch.mm(queries[start:stop].view(-1, dim + 1), key, out=tile[:size])
-        _weigh(weight, clamp)
-        acc[start:stop].view(-1, dim).addmm_(weight, value)
-        total[start:stop].view(-1).addmv_(weight, ones)
-    gathered = queries.new_empty((longest, queries.shape[1]))
-    partial = acc.new_empty((longest, acc.shape[1]))
-    share = total.new_empty((longest, heads))
+        weight = torch.mm(
+            queries[start:stop].view(-1, deep), key, out=tile[: (stop - start) * heads]
+        )
+        acc[start:stop].view(-1, deep).addmm_(_weigh(weight, clamp), value)
+    gathered = acc.new_empty((longest, wide))
+    partial = acc.new_empty((longest, wide))
     views: dict[int, tuple[Tensor, ...]] = {}  # of the buffers, by length: lengths repeat
     for b, whole in query_lists(chosen):
         key, value = blocks[b]
         for rows in whole.chunk(-(-len(whole) // most)) if len(whole) > most else (whole,):
             size = len(rows)
             if size not in views:
-                taken, sums, shares = gathered[:size], partial[:size], share[:size]
-                mine, products = taken.view(-1, dim + 1), sums.view(-1, dim)
+                taken, sums = gathered[:size], partial[:size]
                 weights = tile[: size * heads]
-                views[size] = taken, mine, weights, products, sums, shares.view(-1), shares
-            taken, mine, weights, products, sums, counts, shares = views[size]
+                views[size] = taken, taken.view(-1, deep), weights, sums.view(-1, deep), sums
+            taken, mine, weights, products, sums = views[size]
             torch.index_select(queries, 0, rows, out=taken)
             torch.mm(mine, key, out=weights)
-            _weigh(weights, clamp)
-            torch.mm(weights, value, out=products)
-            torch.mv(weights, ones, out=counts)
+            torch.mm(_weigh(weights, clamp), value, out=products)
             acc.index_add_(0, rows, sums)
-            total.index_add_(0, rows, shares)
 
 
 def _weigh(logits: Tensor, clamp: bool) -> Tensor:
