@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from msa import calls, checks
-from msa.fast import gathered, portable
+from msa.fast import gathered, portable, small
+from msa.fast.entries import Selected
 from msa.fast.lists import list_chunks
 from msa.fast.scoring import working_dtype
+from msa.fast.small import worth_passes
 from msa.fast.threads import for_each, large_products
 from msa.packing import Segment, segments
 from msa.quantized import NARROW, decode, output_dtype
@@ -61,13 +63,43 @@ def sparse_attention(
     k = decode("k", k, k_descale, axis=1, dtype=wide)
     v = decode("v", v, v_descale, axis=1, dtype=wide)
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)
-    for s in segments(cu_q, cu_k):
-        _attend_segment(s, q, k, v, selection, block, scale, out, lse)
+    fused = q.device.type == "cpu" and wide == torch.float32
+    cut = segments(cu_q, cu_k)
+    # The fused kernel scales after its mask: -inf times a scale of 0 or less is no -inf.
+    dense = [_dense_rows(s, selection, block) if fused and scale > 0 else 0 for s in cut]
+    for s, rows in zip(cut, dense, strict=True):
+        _attend_dense(s, rows, q, k, v, scale, out, lse)
+    if worth_passes(selection, len(k), block, q.shape[1] // k.shape[1], q.shape[2]):
+        for s, rows in zip(cut, dense, strict=True):
+            _attend_segment(s, rows, q, k, v, selection, block, scale, out, lse)
+        return out, lse
+    left = [torch.arange(s.q_start + n, s.q_stop) for s, n in zip(cut, dense, strict=True)]
+    others = torch.cat(left).to(q.device)
+    if len(others):
+        selected = Selected.of(selection, cu_q=cu_q, cu_k=cu_k, block=block).take(others)
+        part, part_lse = small.attend(q[others], k, v, selected, scale)
+        out[others], lse[others] = part.to(out.dtype), part_lse.to(lse.dtype)
     return out, lse
+
+
+def _attend_dense(
+    s: Segment, rows: int, q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor, lse: Tensor
+) -> None:
+    """The first ``rows`` of a sequence, which selected all that they see."""
+    groups = k.shape[1]
+    heads = q.shape[1] // groups
+    mine, tokens = slice(s.q_start, s.q_start + rows), slice(s.k_start, s.k_start + rows)
+    for g in range(groups if rows else 0):
+        part = slice(g * heads, (g + 1) * heads)
+        found, found_lse = gathered.flash(
+            q[None, mine, part], k[None, tokens, g], v[None, tokens, g], scale
+        )
+        out[mine, part], lse[mine, part] = found[0], found_lse[0]
 
 
 def _attend_segment(
     s: Segment,
+    dense: int,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -77,15 +109,13 @@ def _attend_segment(
     out: Tensor,
     lse: Tensor,
 ) -> None:
-    """One sequence: fills its rows of ``out`` and ``lse``."""
+    """One sequence but its first ``dense`` rows: fills the others of ``out`` and ``lse``."""
     groups = k.shape[1]
     heads = q.shape[1] // groups
     fused = q.device.type == "cpu" and working_dtype(q) == torch.float32
     keys, values = (
         [x[s.k_start : s.k_stop, g] for g in range(groups)] for x in (k, v)
     )  # [S, D] each
-    # The fused kernel scales after its mask: -inf times a scale of 0 or less is no -inf.
-    dense = _dense_rows(s, selection, block) if fused and scale > 0 else 0
     sources = [
         gathered.KeyBlocks(key.float(), value.float(), block, scale)
         for key, value in zip(keys if fused else [], values, strict=False)
@@ -102,14 +132,6 @@ def _attend_segment(
         out[start:stop, g * heads : (g + 1) * heads] = result[0]
         lse[start:stop, g * heads : (g + 1) * heads] = result[1]
 
-    if dense:
-        rows = slice(s.q_start, s.q_start + dense)
-        for g in range(groups):
-            mine = slice(g * heads, (g + 1) * heads)
-            part, part_lse = gathered.flash(
-                q[None, rows, mine], keys[g][None, :dense], values[g][None, :dense], scale
-            )
-            out[rows, mine], lse[rows, mine] = part[0], part_lse[0]
     cut = [
         (g, max(start, s.q_start + dense), stop)
         for start, stop in list_chunks(s, block)

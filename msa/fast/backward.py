@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msa import calls, checks
+from msa.fast.entries import Selected
 from msa.fast.lists import list_chunks
 from msa.fast.pieces import cut_pieces, exponentiate
 from msa.fast.scoring import working_dtype
-from msa.fast.threads import for_each, large_products
+from msa.fast.small import differentiate, worth_passes
+from msa.fast.threads import for_each
 from msa.packing import Segment, segments
 
 
@@ -57,11 +59,16 @@ def sparse_attention_backward(
     """
     calls.check_backward(dout, q, k, v, out, lse, selection, cu_q, cu_k, block)
     checks.require_scale("scale", scale)
-    dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
     groups, wide = k.shape[1], working_dtype(q)
     heads = q.shape[1] // groups
+    if not worth_passes(selection, len(k), block, heads, q.shape[2]):
+        selected = Selected.of(selection, cu_q=cu_q, cu_k=cu_k, block=block)
+        found = differentiate(dout, q, k, v, out, lse, selected, scale)
+        dq, dk, dv = (x.to(like.dtype) for x, like in zip(found, (q, k, v), strict=True))
+        return dq, dk, dv
+    dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
 
-    def differentiate(part: tuple[Segment, int]) -> None:
+    def pass_over(part: tuple[Segment, int]) -> None:
         """One group of one sequence: all that adds to its keys' gradients, in one order."""
         s, g = part
         mine = slice(g * heads, (g + 1) * heads)
@@ -89,6 +96,5 @@ def sparse_attention_backward(
         dk[tokens, g], dv[tokens, g] = dkeys[:, :-1].to(k.dtype), dvalues[:, :-1].to(v.dtype)
 
     parts = [(s, g) for s in segments(cu_q, cu_k) for g in range(groups)]
-    spread = q.device.type == "cpu" and large_products(selection, block, heads, q.shape[2])
-    for_each(differentiate, parts, spread=spread)
+    for_each(pass_over, parts, spread=q.device.type == "cpu")
     return dq, dk, dv

@@ -1,18 +1,19 @@
-"""The index branch's loss and its gradient, key blocks outermost."""
+"""The index branch's loss and its gradient."""
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from msa import calls, checks
-from msa.fast.lists import list_chunks
-from msa.fast.pieces import Piece, cut_pieces, exponentiate
-from msa.fast.portable import attend_pieces
+from msa.fast.entries import Selected
+from msa.fast.pieces import LOWEST, exponentiate
 from msa.fast.scoring import working_dtype
-from msa.fast.threads import for_each, large_products
-from msa.packing import Segment, segments
+
+#: The teacher's weights below this change no loss; their logarithm may be -inf.
+_LEAST = math.exp(LOWEST)
 
 
 @torch.no_grad()
@@ -61,64 +62,28 @@ def index_kl(
     checks.require_scale("index_scale", index_scale)
     narrow = working_dtype(q_idx)
     wide = torch.promote_types(narrow, working_dtype(q))
-    groups, own = k.shape[1], k_idx.shape[1] > 1
+    groups, dim = k.shape[1], q_idx.shape[2]
     heads, count = q.shape[1] // groups, max(len(q) * groups, 1)
+    selected = Selected.of(selection, cu_q=cu_q, cu_k=cu_k, block=block)
+    keys, index_keys = selected.lay_out(k, wide), selected.lay_out(k_idx, wide)
     dq = q_idx.new_empty(q_idx.shape, dtype=narrow)
-    # Groups that share an index key have a part of its gradient each: no order of threads shows.
-    dk = k_idx.new_empty((len(k_idx), groups, k_idx.shape[2]), dtype=narrow)
-    losses = q.new_zeros((len(cu_q) - 1, groups), dtype=torch.float64)
-    parts = [(i, s, g) for i, s in enumerate(segments(cu_q, cu_k)) for g in range(groups)]
-
-    def align(part: tuple[int, Segment, int]) -> None:
-        """One group of one sequence."""
-        at, s, g = part
-        loss = losses[at, g]
-        tokens = slice(s.k_start, s.k_stop)
-        keys, index_keys = (
-            F.pad(x.to(wide), (0, 1), value=1.0)
-            for x in (k[tokens, g], k_idx[tokens, g if own else 0])
-        )
-        dkeys = torch.zeros_like(index_keys)
-        for start, stop in list_chunks(s, block):
-            rows = slice(start, stop)
-            first = start - s.q_start + s.first_position
-            pieces = cut_pieces(selection[rows, g], first, block, heads)
-            mine = q[rows, g * heads : (g + 1) * heads].to(wide) * scale
-            queries = _normalised(mine, keys, pieces)
-            mine = q_idx[rows, g, None].to(wide) * index_scale  # [n, 1, Di]
-            index_queries = _normalised(mine, index_keys, pieces)
-            dqueries = torch.zeros_like(index_queries)
-            for piece in pieces:
-                key, query = index_keys[piece.tokens], piece.take(index_queries)
-                teacher = exponentiate(piece.take(queries) @ keys[piece.tokens].T)
-                teacher = teacher.mean(1, keepdim=True)  # [m, 1, tokens]
-                told = query @ key.T
-                gap = piece.hide(teacher.log().sub_(told))
-                loss += teacher.flatten().dot(gap.flatten())
-                change = piece.hide(exponentiate(told).sub_(teacher))
-                piece.add(dqueries, change @ key)
-                dkeys[piece.tokens].addmm_(change[:, 0].T, query[:, 0])
-            dq[rows, g] = (dqueries[:, 0, :-1] * (index_scale / count)).to(narrow)
-        dk[tokens, g] = (dkeys[:, :-1] / count).to(narrow)
-
-    width = min(heads * q.shape[2], q_idx.shape[2])  # of the smaller of its two products
-    spread = q.device.type == "cpu" and large_products(selection, block, 1, width)
-    for_each(align, parts, spread=spread)
-    return (losses.sum() / count).to(narrow), dq, dk if own else dk.sum(1, keepdim=True)
-
-
-def _normalised(queries: Tensor, keys: Tensor, pieces: list[Piece]) -> Tensor:
-    """Queries whose products with keys are logarithms of softmax weights.
-
-    Args:
-        queries: ``[n, R, D]``, with the scale in them.
-        keys: ``[S, D + 1]``, with ones in the last column.
-        pieces: of these queries and keys.
-
-    Returns:
-        ``[n, R, D + 1]``: the LSE, which is subtracted, rides in the product.
-    """
-    queries = F.pad(queries, (0, 1))
-    _, lse = attend_pieces(queries, keys, keys[:, -1:], pieces)
-    queries[..., -1] = -lse
-    return queries
+    # Groups that share an index key have a part of its gradient each.
+    dkeys = index_keys.new_zeros((groups * selected.count + 1, block, dim))
+    loss = q.new_zeros((), dtype=torch.float64)
+    for rows, entries in selected.chunks(heads):
+        seen = entries.seen.to(wide)
+        unseen = (1.0 - seen) * (torch.finfo(wide).min / 2)  # added to a logit, no weight is left
+        queries = entries.take(q[rows].to(wide).reshape(-1, heads, q.shape[2]) * scale)
+        logits = entries.by_query(entries.products(queries, keys), heads).add_(unseen)
+        # A row that sees nothing has weights all the same.
+        teacher = torch.softmax(logits, -1).mean(1, keepdim=True).mul_(seen)  # [rows, 1, tokens]
+        queries = entries.take(q_idx[rows].to(wide).reshape(-1, 1, dim) * index_scale)
+        logits = entries.by_query(entries.products(queries, index_keys), 1).add_(unseen)
+        told = torch.log_softmax(logits, -1)
+        loss += teacher.clamp_min(_LEAST).log_().sub_(told).mul_(teacher).sum(-1).sum()
+        changes = entries.by_block(exponentiate(told).sub_(teacher).mul_(seen))
+        entries.add_outer(dkeys, changes, queries)
+        part = entries.weighted(changes, index_keys, 1).view(-1, groups, dim)
+        dq[rows] = (part * (index_scale / count)).to(narrow)
+    dk = (selected.tokens(dkeys) / count).to(narrow)
+    return (loss / count).to(narrow), dq, dk if k_idx.shape[1] > 1 else dk.sum(1, keepdim=True)
