@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from msa import calls, checks
-from msa.fast import gathered, portable, small
-from msa.fast.entries import Selected
+from msa.fast import gathered, small
 from msa.fast.lists import list_chunks
 from msa.fast.scoring import working_dtype
+from msa.fast.selected import Selected
 from msa.fast.small import worth_passes
 from msa.fast.threads import for_each, large_products
 from msa.packing import Segment, segments
@@ -69,7 +69,7 @@ def sparse_attention(
     dense = [_dense_rows(s, selection, block) if fused and scale > 0 else 0 for s in cut]
     for s, rows in zip(cut, dense, strict=True):
         _attend_dense(s, rows, q, k, v, scale, out, lse)
-    if worth_passes(selection, len(k), block, q.shape[1] // k.shape[1], q.shape[2]):
+    if fused and worth_passes(selection, len(k), block, q.shape[1] // k.shape[1], q.shape[2]):
         for s, rows in zip(cut, dense, strict=True):
             _attend_segment(s, rows, q, k, v, selection, block, scale, out, lse)
         return out, lse
@@ -112,13 +112,12 @@ def _attend_segment(
     """One sequence but its first ``dense`` rows: fills the others of ``out`` and ``lse``."""
     groups = k.shape[1]
     heads = q.shape[1] // groups
-    fused = q.device.type == "cpu" and working_dtype(q) == torch.float32
     keys, values = (
-        [x[s.k_start : s.k_stop, g] for g in range(groups)] for x in (k, v)
+        [x[s.k_start : s.k_stop, g].float() for g in range(groups)] for x in (k, v)
     )  # [S, D] each
     sources = [
-        gathered.KeyBlocks(key.float(), value.float(), block, scale)
-        for key, value in zip(keys if fused else [], values, strict=False)
+        gathered.KeyBlocks(key, value, block, scale)
+        for key, value in zip(keys, values, strict=True)
     ]
 
     def attend_piece(piece: tuple[int, int, int]) -> None:
@@ -126,9 +125,9 @@ def _attend_segment(
         mine = q[start:stop, g * heads : (g + 1) * heads]
         ids = selection[start:stop, g]
         first = start - s.q_start + s.first_position
-        result = gathered.attend_rows(mine.float(), sources[g], ids, first) if fused else None
+        result = gathered.attend_rows(mine.float(), sources[g], ids, first)
         if result is None:
-            result = portable.attend_rows(mine, keys[g], values[g], ids, first, block, scale)
+            result = small.attend_rows(mine, keys[g], values[g], ids, first, block, scale)
         out[start:stop, g * heads : (g + 1) * heads] = result[0]
         lse[start:stop, g * heads : (g + 1) * heads] = result[1]
 
@@ -138,7 +137,7 @@ def _attend_segment(
         for g in range(groups)
         if stop > s.q_start + dense
     ]
-    spread = fused and s.q_len * selection.shape[2] * block > _WORTH_THREADS
+    spread = s.q_len * selection.shape[2] * block > _WORTH_THREADS
     spread = spread and large_products(selection, block, heads, q.shape[2])
     for_each(attend_piece, reversed(cut), spread=spread)  # the longest first
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msa import calls, checks
-from msa.fast.entries import Selected
 from msa.fast.lists import list_chunks
 from msa.fast.pieces import cut_pieces, exponentiate
 from msa.fast.scoring import working_dtype
+from msa.fast.selected import Selected
 from msa.fast.small import differentiate, worth_passes
 from msa.fast.threads import for_each
 from msa.packing import Segment, segments

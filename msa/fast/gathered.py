@@ -6,10 +6,13 @@ own sum of at least 1, and one that overflows shows as a non-finite result, whic
 down the careful path. Partials become plain sums.
 
 The shift and the denominator ride in the matrix products as one more column: queries are
-``[q, -shift]``, keys ``[k * scale, 1]``, values ``[v, 1]``.
+``[q, -shift]``, keys ``[k * scale, 1]``, values ``[v, 1]``. Logits are in bits, the scale has
+log2(e) in it: PyTorch's exp2 takes little more than half the time of its exp.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -23,7 +26,7 @@ _TILE_ROWS = 1024
 #: Neighbouring queries that share a block are taken together in tiles of this many.
 _RUN = 64
 #: Logits below this give denormal weights, on which products are many times slower.
-_LOWEST = -87.0
+_LOWEST = -126.0
 #: Denominators above this are computed again with a running maximum.
 _HIGHEST = 1e30
 
@@ -49,10 +52,11 @@ class KeyBlocks:
     """
 
     def __init__(self, keys: Tensor, values: Tensor, block: int, scale: float) -> None:
-        self.keys, self.values, self.block, self.scale = keys, values, block, scale
+        bits = scale / math.log(2)
+        self.keys, self.values, self.block, self.bits = keys, values, block, bits
         self._made: dict[int, tuple[Tensor, Tensor]] = {}
         #: Largest norm of a scaled key; NaN where an unread slot holds NaN.
-        self.norm = float((keys * keys).sum(-1).max().sqrt()) * abs(scale) if len(keys) else 0.0
+        self.norm = float((keys * keys).sum(-1).max().sqrt()) * abs(bits) if len(keys) else 0.0
 
     def __getitem__(self, b: int) -> tuple[Tensor, Tensor]:
         """Keys ``[D + 1, block]`` and values ``[block, D + 1]`` of a whole block."""
@@ -66,7 +70,7 @@ class KeyBlocks:
         rows = slice(b * self.block, b * self.block + size)
         dim = self.keys.shape[1]
         key = self.keys.new_empty((dim + 1, size))
-        key[:dim] = (self.keys[rows] * self.scale).T
+        key[:dim] = (self.keys[rows] * self.bits).T
         key[dim] = 1.0
         value = self.keys.new_empty((size, dim + 1))
         value[:, :dim] = self.values[rows]
@@ -96,7 +100,7 @@ def attend_rows(
     if not bool(chosen[own, row].all()):
         return None
     chosen[own, row] = False
-    acc = q.new_empty((count, heads, dim + 1))  # sums of [v, 1] in units of exp(shift)
+    acc = q.new_empty((count, heads, dim + 1))  # sums of [v, 1] in units of exp2(shift)
     queries = torch.empty_like(acc)
     queries[..., :dim] = q
     shift = _start_local(acc, queries, blocks, first)
@@ -111,11 +115,11 @@ def attend_rows(
     out = acc[..., :dim] / total[..., None]
     if not bool((total < _HIGHEST).all()) or not bool(out.sum().isfinite()):
         return None
-    return out, shift + total.log()
+    return out, (shift + total.log2()) * math.log(2)
 
 
 def _start_local(acc: Tensor, queries: Tensor, blocks: KeyBlocks, first: int) -> Tensor:
-    """Start ``acc`` with every query's own block; returns the shifts ``[n, R]``.
+    """Start ``acc`` with every query's own block; returns the shifts ``[n, R]``, in bits.
 
     ``acc`` and ``queries`` are ``[n, R, D + 1]``; the last column of ``queries`` is not read.
     """
@@ -133,8 +137,8 @@ def _start_local(acc: Tensor, queries: Tensor, blocks: KeyBlocks, first: int) ->
         weight = torch.mm(queries[rows].view(-1, deep)[:, :-1], key[:-1])
         tile = weight.view(-1, heads, size).add_(later[offset:size, None, :size])
         torch.amax(tile, -1, keepdim=True, out=shift[rows])
-        # exp is many times slower on -inf than on a number: floor first, then hide again.
-        tile.sub_(shift[rows]).clamp_min_(_LOWEST).exp_().mul_(seen[offset:size, None, :size])
+        # Denormal weights are slow: floor first, then hide again.
+        tile.sub_(shift[rows]).clamp_min_(_LOWEST).exp2_().mul_(seen[offset:size, None, :size])
         torch.mm(weight, value, out=acc[rows].view(-1, deep))
         row = rows.stop
     return shift[..., 0]
@@ -186,4 +190,4 @@ def _weigh(logits: Tensor, clamp: bool) -> Tensor:
     """Softmax terms of shifted logits, in place."""
     if clamp:
         logits.clamp_min_(_LOWEST)
-    return logits.exp_()
+    return logits.exp2_()

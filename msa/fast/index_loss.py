@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from msa import calls, checks
-from msa.fast.entries import Selected
 from msa.fast.pieces import LOWEST, exponentiate
 from msa.fast.scoring import working_dtype
+from msa.fast.selected import Selected
 
 #: The teacher's weights below this change no loss; their logarithm may be -inf.
 _LEAST = math.exp(LOWEST)

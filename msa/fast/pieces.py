@@ -42,13 +42,6 @@ class Piece:
             return x[self.rows]
         return x.index_select(0, self.rows)
 
-    def put(self, x: Tensor, part: Tensor) -> None:
-        """Set its queries' rows of ``x`` to ``part``."""
-        if isinstance(self.rows, slice):
-            x[self.rows] = part
-        else:
-            x.index_copy_(0, self.rows, part)
-
     def add(self, x: Tensor, part: Tensor) -> None:
         """Add ``part`` to its queries' rows of ``x``."""
         if isinstance(self.rows, slice):

@@ -1,14 +1,18 @@
-"""Attention over blocks that are too small to be worth passes of their own, and its gradients."""
+"""Attention over blocks that are too small to be worth passes of their own, and its gradients.
+
+Any device, any selection and any logits; so it is also the careful path of large blocks.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from msa.fast.entries import Selected
 from msa.fast.pieces import exponentiate
 from msa.fast.scoring import working_dtype
+from msa.fast.selected import Selected
 from msa.fast.threads import large_products
+from msa.packing import cumulative
 
 
 def worth_passes(selection: Tensor, keys: int, block: int, heads: int, dim: int) -> bool:
@@ -59,6 +63,29 @@ def attend(
         out[rows] = part.view(-1, *q.shape[1:])
         lse[rows] = (top + total.log()).view(-1, q.shape[1])
     return out, lse
+
+
+def attend_rows(
+    q: Tensor, keys: Tensor, values: Tensor, selection: Tensor, first: int, block: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention of consecutive queries of one group, safe for any selection and any logits.
+
+    Args:
+        q: ``[n, R, D]``, the heads of the group.
+        keys: ``[S, D]`` of the whole sequence.
+        values: ``[S, D]``.
+        selection: int32 ``[n, k]``.
+        first: position of the first query.
+        block: tokens per block.
+        scale: factor on the logits.
+
+    Returns:
+        out ``[n, R, D]`` and LSE ``[n, R]``, in the working dtype.
+    """
+    seen = first + len(q)
+    cu_q, cu_k = (cumulative([n], q.device) for n in (len(q), seen))
+    selected = Selected.of(selection[:, None], cu_q=cu_q, cu_k=cu_k, block=block)
+    return attend(q, keys[:seen, None], values[:seen, None], selected, scale)
 
 
 def differentiate(

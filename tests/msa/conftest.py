@@ -22,3 +22,14 @@ def two_threads(monkeypatch):
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", params=["passes", "entries", "entries in chunks"])
+def either_way(request):
+    """Blocks one by one, and all of them in one batch, whatever is worth its while."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("attention", "backward"):
+            patch.setattr(f"msa.fast.{module}.worth_passes", lambda *_: request.param == "passes")
+        if request.param == "entries in chunks":
+            patch.setattr("msa.fast.selected._HELD", 1 << 14)
+        yield

@@ -22,6 +22,8 @@ from .training import (
     with_nan_where_nothing_reads,
 )
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def forward(tensors: dict[str, Tensor], chosen: Tensor, options: dict[str, Any]):
     """Output and LSE as the implementation itself returns them, and a gradient of the output."""

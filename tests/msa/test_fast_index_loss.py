@@ -22,6 +22,8 @@ from .training import (
     with_nan_where_nothing_reads,
 )
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 _NAMES = ("q_idx", "k_idx", "q", "k")
 
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from msa import fast, reference
-from msa.fast import portable
+from msa.fast import small
 from msa.packing import cumulative
+
+pytestmark = pytest.mark.usefixtures("either_way")
 
 
 def assert_close(got: Tensor, wanted: Tensor, relative: float) -> None:
@@ -85,6 +87,6 @@ def test_what_is_hidden_weighs_nothing() -> None:
     some = every.clone()
     some[5] = -1  # one row with a hole, and the blocks go one by one
     for selection in (every, some):
-        one, _ = portable.attend_rows(q, k, v, selection, 0, 32, 0.3)
-        other, _ = portable.attend_rows(q, k, later, selection, 0, 32, 0.3)
+        one, _ = small.attend_rows(q, k, v, selection, 0, 32, 0.3)
+        other, _ = small.attend_rows(q, k, later, selection, 0, 32, 0.3)
         assert torch.equal(one[:40], other[:40])

@@ -14,6 +14,8 @@ from torch import Tensor
 from msa import fast, reference
 from msa.packing import cumulative
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 RELATIVE = {
     torch.float64: 1e-6,  # LSE is float32 in every dtype
     torch.float32: 1e-5,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from msa import fast
+from msa.fast.small import worth_passes
 from msa.fast.threads import for_each, large_products
 
 from .training import make
@@ -69,3 +70,17 @@ def test_the_first_error_is_raised():
 def test_products_are_as_large_as_the_queries_that_choose_a_block(queries, topk, block, large):
     chosen = torch.zeros((queries, 2, topk), dtype=torch.int32)
     assert large_products(chosen, block, 8, 64) is large
+
+
+@pytest.mark.parametrize(
+    ("queries", "topk", "block", "keys", "passes"),
+    [
+        (8192, 16, 128, 8192, True),  # large products
+        (8192, 4, 32, 8192, False),
+        (64, 4, 32, 8192, False),
+        (63, 4, 32, 8192, True),  # fewer blocks are chosen than there are
+    ],
+)
+def test_small_blocks_are_a_batch_unless_few_are_chosen(queries, topk, block, keys, passes):
+    chosen = torch.zeros((queries, 2, topk), dtype=torch.int32)
+    assert worth_passes(chosen, keys, block, 8, 64) is passes

@@ -23,14 +23,19 @@ MODULES = (
     "msa.layer",
     "msa.retrofit_attention",
     "msa.fast.attention",
+    "msa.fast.backward",
     "msa.fast.combining",
     "msa.fast.decoding",
+    "msa.fast.entries",
     "msa.fast.gathered",
+    "msa.fast.index_loss",
     "msa.fast.lists",
+    "msa.fast.pieces",
     "msa.fast.pipeline",
-    "msa.fast.portable",
     "msa.fast.scoring",
+    "msa.fast.selected",
     "msa.fast.selecting",
+    "msa.fast.small",
 )
 
 _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
