@@ -69,7 +69,7 @@ class Entries:
         places = order.new_full((ids.numel(),), len(source) - 1)
         places[order] = place
         slots = ids[..., None] * block + torch.arange(block, device=ids.device)
-        seen = (slots <= bounds[..., None, None]).view(bounds.numel(), 1, -1)
+        seen = (slots <= bounds[..., None, None]).reshape(bounds.numel(), 1, -1)
         return cls(source, places, seen, owners, ids.shape[2], count)
 
     def take(self, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from .training import (
     RELATIVE,
     SHAPES,
     assert_close,
+    heads_outermost,
     hostile_selection,
     make,
     plain_support,
@@ -106,6 +107,13 @@ def test_large_logits(size: float) -> None:
     )
     for mine, right in zip(got, wanted, strict=True):
         assert_close(mine, right, 1e-6 * size)  # LSE is float32, and as large as the logits
+
+
+def test_strides_make_no_difference() -> None:
+    tensors, packing = make([(90, 120), (40, 40)])
+    chosen = heads_outermost(hostile_selection(packing, 2, 16, 3, "hostile"))
+    apart = {name: heads_outermost(x) for name, x in tensors.items()}
+    check(apart, chosen, {**packing, "block": 16, "scale": 0.3})
 
 
 def test_autograd_of_a_plain_formula() -> None:

@@ -16,6 +16,7 @@ from .training import (
     RELATIVE,
     SHAPES,
     assert_close,
+    heads_outermost,
     hostile_selection,
     make,
     plain_support,
@@ -110,6 +111,13 @@ def test_autograd_of_a_plain_formula() -> None:
     got = fast.index_kl(*(tensors[name] for name in _NAMES), chosen, **options)
     for mine, right in zip(got, wanted, strict=True):
         assert_close(mine, right, 1e-12)
+
+
+def test_strides_make_no_difference() -> None:
+    tensors, packing = make([(90, 120), (40, 40)], index_heads=2)
+    chosen = heads_outermost(hostile_selection(packing, 2, 16, 3, "hostile"))
+    apart = {name: heads_outermost(x) for name, x in tensors.items()}
+    check(apart, chosen, {**packing, "block": 16, "scale": 0.3, "index_scale": 0.3})
 
 
 def test_a_student_that_agrees_has_no_loss() -> None:

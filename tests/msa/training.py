@@ -56,6 +56,13 @@ def make(
     return tensors, {"cu_q": cu_q, "cu_k": cu_k}
 
 
+def heads_outermost(x: Tensor) -> Tensor:
+    """The same values with gaps between the rows, and heads outermost in memory."""
+    apart = x.new_zeros((x.shape[1], x.shape[0], 2 * x.shape[2]))
+    view = apart[..., : x.shape[2]].transpose(0, 1)
+    return view.copy_(x)
+
+
 def hostile_selection(
     packing: dict[str, Any], groups: int, block: int, topk: int, kind: str
 ) -> Tensor:
