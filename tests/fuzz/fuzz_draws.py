@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 import msa.attended
 import msa.fast.decoding
+import msa.fast.entries
 import msa.fast.gathered
 import msa.fast.lists
 import msa.fast.pieces
 import msa.fast.scoring
+import msa.fast.selected
 import msa.fast.selecting
 from msa import fast, reference, reference_selection
 from msa.packing import cumulative
@@ -34,8 +36,10 @@ _TILES = (
     (msa.fast.lists, "_FEWEST", 8),
     (msa.fast.lists, "_MOST", 8),
     (msa.fast.threads, "_LARGE", 1),
+    (msa.fast.entries, "_TILE", 2),
     (msa.fast.pieces, "_TILE", 64),
     (msa.fast.pieces, "_WIDE", 8),
+    (msa.fast.selected, "_HELD", 64),
     (msa.fast.gathered, "_RUN", 8),
     (msa.fast.gathered, "_TILE_ROWS", 16),
     (msa.fast.decoding, "_HELD", 16),

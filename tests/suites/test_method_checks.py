@@ -162,7 +162,7 @@ def packed(x):
         ),
         (
             "corners",
-            "msa.fast.attention.working_dtype",
+            "msa.fast.small.working_dtype",
             lambda _: lambda _x: torch.float32,
             "chunk-inside-block with float64: relative error",
         ),
