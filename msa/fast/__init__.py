@@ -1,7 +1,7 @@
 """The fast path of MSA in plain PyTorch: the operations of :mod:`msa.reference`, tiled for a CPU.
 
-Same names, same signatures, same results within the pass rule. Tensors on other devices take
-:mod:`msa.fast.small`, whatever the block.
+Same names, same signatures, same results within the pass rule. Attention of tensors on other
+devices is that of :mod:`msa.fast.small`, whatever the block.
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ class Entries:
         seen: bool ``[rows, 1, width * block]``, what a row sees.
         owners: int64 ``[tiles]``, the block of a tile, and of the last one a number beyond.
         width: entries of a row.
-        count: blocks of a group.
     """
 
     source: Tensor
@@ -41,7 +40,6 @@ class Entries:
     seen: Tensor
     owners: Tensor
     width: int
-    count: int
 
     @classmethod
     def of(cls, ids: Tensor, bounds: Tensor, count: int, block: int) -> Entries:
@@ -70,7 +68,7 @@ class Entries:
         places[order] = place
         slots = ids[..., None] * block + torch.arange(block, device=ids.device)
         seen = (slots <= bounds[..., None, None]).reshape(bounds.numel(), 1, -1)
-        return cls(source, places, seen, owners, ids.shape[2], count)
+        return cls(source, places, seen, owners, ids.shape[2])
 
     def take(self, x: Tensor) -> Tensor:
         """Rows ``[rows, R, D]`` by block, ``[tiles, t * R, D]``."""
@@ -100,41 +98,46 @@ class Entries:
         found.view(len(empty), -1)[empty] = 0
         return found.view(len(self.owners), -1, found.shape[1])
 
-    def products(self, rows: Tensor, keys: Tensor) -> Tensor:
-        """Products with the keys of the entries' blocks.
+    def masks(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """1 where a row sees and 0 elsewhere; and what, added to a logit, leaves no weight there.
+
+        Both ``[rows, 1, width * block]``. A product or a sum takes a tenth of the time of
+        ``masked_fill_``, whose mask would be the same for all heads.
+        """
+        seen = self.seen.to(dtype)
+        return seen, (1.0 - seen) * (torch.finfo(dtype).min / 2)
+
+    def of_tiles(self, x: Tensor) -> Tensor:
+        """The tiles' blocks ``[tiles, block, D]``.
 
         Args:
-            rows: by block, ``[tiles, t * R, D]``.
-            keys: ``[blocks + 1, block, D]``, of all groups or of one that all share.
-
-        Returns:
-            By block ``[tiles, t * R, block]``; 0 in empty places.
+            x: ``[blocks + 1, block, D]``, of all groups or of one that all share.
         """
-        return torch.bmm(rows, self._of_tiles(keys).mT)
+        blocks, own = len(x) - 1, self.owners[:-1]
+        return x.index_select(0, F.pad(own % max(blocks, 1), (0, 1), value=blocks))
 
     def weighted(self, weights: Tensor, values: Tensor, heads: int) -> Tensor:
         """Sums of values, ``[rows, R, D]``.
 
         Args:
             weights: by block, ``[tiles, t * R, block]``.
-            values: ``[blocks + 1, block, D]``, of all groups or of one that all share.
+            values: of the tiles, ``[tiles, block, D]``.
             heads: R.
         """
-        sums = self.by_query(torch.bmm(weights, self._of_tiles(values)), heads)
+        sums = self.by_query(torch.bmm(weights, values), heads)
         parts: Tensor = sums.view(len(self.seen), heads, self.width, -1)
         return parts.sum(2)
 
     def add_outer(self, into: Tensor, weights: Tensor, rows: Tensor) -> None:
-        """Add to every block of ``into`` the sums of rows, weighted.
+        """Add to every block of ``into`` the sums of rows, weighted, in one order.
 
         Args:
             into: ``[blocks + 1, block, D]`` of all groups.
             weights: by block, ``[tiles, t * R, block]``.
             rows: by block, ``[tiles, t * R, D]``.
         """
-        into.index_add_(0, self.owners, torch.bmm(weights.mT, rows))
-
-    def _of_tiles(self, x: Tensor) -> Tensor:
-        """The blocks ``[tiles, block, D]`` of the tiles, of all groups or of one."""
-        blocks, own = len(x) - 1, self.owners[:-1]
-        return x.index_select(0, F.pad(own % max(blocks, 1), (0, 1), value=blocks))
+        parts = torch.bmm(weights.mT, rows)
+        if into.is_cuda:  # where index_add_ is atomic, in any order; this one sorts
+            into.index_put_((self.owners,), parts, accumulate=True)
+        else:
+            into.index_add_(0, self.owners, parts)

@@ -71,19 +71,19 @@ def index_kl(
     dkeys = index_keys.new_zeros((groups * selected.count + 1, block, dim))
     loss = q.new_zeros((), dtype=torch.float64)
     for rows, entries in selected.chunks(heads):
-        seen = entries.seen.to(wide)
-        unseen = (1.0 - seen) * (torch.finfo(wide).min / 2)  # added to a logit, no weight is left
+        seen, unseen = entries.masks(wide)
         queries = entries.take(q[rows].to(wide).reshape(-1, heads, q.shape[2]) * scale)
-        logits = entries.by_query(entries.products(queries, keys), heads).add_(unseen)
+        logits = entries.by_query(queries @ entries.of_tiles(keys).mT, heads).add_(unseen)
         # A row that sees nothing has weights all the same.
         teacher = torch.softmax(logits, -1).mean(1, keepdim=True).mul_(seen)  # [rows, 1, tokens]
         queries = entries.take(q_idx[rows].to(wide).reshape(-1, 1, dim) * index_scale)
-        logits = entries.by_query(entries.products(queries, index_keys), 1).add_(unseen)
+        index_tiles = entries.of_tiles(index_keys)
+        logits = entries.by_query(queries @ index_tiles.mT, 1).add_(unseen)
         told = torch.log_softmax(logits, -1)
         loss += teacher.clamp_min(_LEAST).log_().sub_(told).mul_(teacher).sum(-1).sum()
         changes = entries.by_block(exponentiate(told).sub_(teacher).mul_(seen))
         entries.add_outer(dkeys, changes, queries)
-        part = entries.weighted(changes, index_keys, 1).view(-1, groups, dim)
+        part = entries.weighted(changes, index_tiles, 1).view(-1, groups, dim)
         dq[rows] = (part * (index_scale / count)).to(narrow)
     dk = (selected.tokens(dkeys) / count).to(narrow)
     return (loss / count).to(narrow), dq, dk if k_idx.shape[1] > 1 else dk.sum(1, keepdim=True)

@@ -51,14 +51,13 @@ def attend(
     lse = out.new_empty(q.shape[:2])
     for rows, entries in selected.chunks(heads):
         queries = entries.take(q[rows].to(wide).reshape(-1, heads, q.shape[2]) * scale)
-        logits = entries.by_query(entries.products(queries, keys), heads)
-        seen = entries.seen.to(wide)
-        logits.add_((1.0 - seen) * (torch.finfo(wide).min / 2))
+        seen, unseen = entries.masks(wide)
+        logits = entries.by_query(queries @ entries.of_tiles(keys).mT, heads).add_(unseen)
         top = logits.amax(-1, keepdim=True)
         weights = exponentiate(logits.sub_(top)).mul_(seen)
         total = weights.sum(-1, keepdim=True)
         # A row with nothing visible has a total of zero: output 0, LSE -inf.
-        part = entries.weighted(entries.by_block(weights), values, heads)
+        part = entries.weighted(entries.by_block(weights), entries.of_tiles(values), heads)
         part /= total.clamp_min(torch.finfo(wide).tiny)
         out[rows] = part.view(-1, *q.shape[1:])
         lse[rows] = (top + total.log()).view(-1, q.shape[1])
@@ -100,15 +99,7 @@ def differentiate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of attention by its queries, keys and values.
 
-    Args:
-        dout: gradient of the output ``[Tq, Hq, D]``.
-        q: ``[Tq, Hq, D]``.
-        k: ``[Tk, Hkv, D]``.
-        v: ``[Tk, Hkv, D]``.
-        out: the output ``[Tq, Hq, D]``.
-        lse: its LSE, float32 ``[Tq, Hq]``.
-        selected: of these queries, in packed sequences of these keys.
-        scale: factor on the logits.
+    Arguments as of :func:`msa.fast.backward.sparse_attention_backward`, and what was selected.
 
     Returns:
         dq, dk and dv in the shapes of q, k and v, in the working dtype.
@@ -124,11 +115,12 @@ def differentiate(
         ups = entries.take(up)
         mean = (up * out[rows].to(wide).reshape(-1, heads, dim)).sum(-1, keepdim=True)
         seen = entries.by_block(entries.seen.to(wide)).view(-1, 1, selected.block)
-        weights = entries.products(queries, keys)
+        key_tiles = entries.of_tiles(keys)
+        weights = queries @ key_tiles.mT
         weights.sub_(entries.take(lse[rows].to(wide).reshape(-1, heads, 1)))
         exponentiate(weights).view(-1, heads, selected.block).mul_(seen)
-        slopes = entries.products(ups, values).sub_(entries.take(mean)).mul_(weights)
+        slopes = (ups @ entries.of_tiles(values).mT).sub_(entries.take(mean)).mul_(weights)
         entries.add_outer(dkeys, slopes, queries)
         entries.add_outer(dvalues, weights, ups)
-        dq[rows] = entries.weighted(slopes, keys, heads).view(-1, *q.shape[1:]).mul_(scale)
+        dq[rows] = entries.weighted(slopes, key_tiles, heads).view(-1, *q.shape[1:]).mul_(scale)
     return dq, selected.tokens(dkeys), selected.tokens(dvalues)

@@ -24,6 +24,15 @@ def two_threads(monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="module", params=["at once", "in chunks"])
+def entries_cut(request):
+    """All entries of a call at once, and in several chunks even of a short one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "in chunks":
+            patch.setattr("msa.fast.selected._HELD", 1 << 14)
+        yield
+
+
 @pytest.fixture(scope="module", params=["passes", "entries", "entries in chunks"])
 def either_way(request):
     """Blocks one by one, and all of them in one batch, whatever is worth its while."""

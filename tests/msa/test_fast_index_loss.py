@@ -23,7 +23,7 @@ from .training import (
     with_nan_where_nothing_reads,
 )
 
-pytestmark = pytest.mark.usefixtures("either_way")
+pytestmark = pytest.mark.usefixtures("entries_cut")
 
 _NAMES = ("q_idx", "k_idx", "q", "k")
 
