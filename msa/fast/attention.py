@@ -63,10 +63,10 @@ def sparse_attention(
     k = decode("k", k, k_descale, axis=1, dtype=wide)
     v = decode("v", v, v_descale, axis=1, dtype=wide)
     lse = q.new_empty(q.shape[:2], dtype=torch.float32)
-    fused = q.device.type == "cpu" and wide == torch.float32
-    cut = segments(cu_q, cu_k)
     # The fused kernel scales after its mask: -inf times a scale of 0 or less is no -inf.
-    dense = [_dense_rows(s, selection, block) if fused and scale > 0 else 0 for s in cut]
+    fused = q.device.type == "cpu" and wide == torch.float32 and scale > 0
+    cut = segments(cu_q, cu_k)
+    dense = [_dense_rows(s, selection, block) if fused else 0 for s in cut]
     for s, rows in zip(cut, dense, strict=True):
         _attend_dense(s, rows, q, k, v, scale, out, lse)
     if fused and worth_passes(selection, len(k), block, q.shape[1] // k.shape[1], q.shape[2]):

@@ -1,13 +1,14 @@
 """Sparse attention on a CPU: products over gathered queries, without a running maximum.
 
-A query's own block is always selected, and comes first. The largest logit in it then serves as the
-shift of every other softmax term: a term that underflows is negligible beside the local block's
-own sum of at least 1, and one that overflows shows as a non-finite result, which the caller sends
-down the careful path. Partials become plain sums.
+A query's own block is always selected, and comes first, by the fused kernel. Its LSE then serves as
+the shift of every other softmax term: a term that underflows is negligible beside the local block's
+own sum of 1, and one that overflows shows as a non-finite result, which the caller sends down the
+careful path. Partials become plain sums.
 
-The shift and the denominator ride in the matrix products as one more column: queries are
-``[q, -shift]``, keys ``[k * scale, 1]``, values ``[v, 1]``. Logits are in bits, the scale has
-log2(e) in it: PyTorch's exp2 takes little more than half the time of its exp.
+The shift rides in the matrix product as one more channel: queries are ``[q, -shift]``, keys
+``[k * scale, 1]``. (The denominator does not: a product 65 columns wide takes a fifth longer than
+one of 64, and a sum of the weights a tenth.) Logits are in bits, the scale has log2(e) in it:
+PyTorch's exp2 takes little more than half the time of its exp.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import math
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
+from torch.nn.functional import pad
 
 from msa.fast.lists import membership, query_lists, take_runs
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
-#: Rows (queries times heads) of a logit tile, so that it stays in the L2 cache.
-_TILE_ROWS = 1024
+#: Rows (queries times heads) of a logit tile. With fewer, larger calls threads wait less for the
+#: interpreter than a tile in the L2 cache would save.
+_TILE_ROWS = 2048
 #: Neighbouring queries that share a block are taken together in tiles of this many.
 _RUN = 64
 #: Logits below this give denormal weights, on which products are many times slower.
@@ -48,34 +52,46 @@ class KeyBlocks:
         keys: float32 ``[S, D]``.
         values: float32 ``[S, D]``.
         block: tokens per block.
-        scale: factor on the logits.
+        scale: factor on the logits, above 0: the fused kernel scales after its mask.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, block: int, scale: float) -> None:
-        bits = scale / math.log(2)
-        self.keys, self.values, self.block, self.bits = keys, values, block, bits
-        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+        self.keys, self.values, self.block, self.scale = keys, values, block, scale
+        self.bits = scale / math.log(2)
+        self._made: dict[int, Tensor] = {}
         #: Largest norm of a scaled key; NaN where an unread slot holds NaN.
-        self.norm = float((keys * keys).sum(-1).max().sqrt()) * abs(bits) if len(keys) else 0.0
+        self.norm = float(vector_norm(keys, dim=-1).max()) * self.bits if len(keys) else 0.0
 
     def __getitem__(self, b: int) -> tuple[Tensor, Tensor]:
-        """Keys ``[D + 1, block]`` and values ``[block, D + 1]`` of a whole block."""
+        """Keys ``[D + 1, block]`` and values ``[block, D]`` of a whole block."""
+        rows = slice(b * self.block, (b + 1) * self.block)
         found = self._made.get(b)
         if found is None:
-            found = self._made[b] = self.lay_out(b, self.block)
-        return found
+            found = self.keys.new_ones((self.keys.shape[1] + 1, self.block))
+            torch.mul(self.keys[rows].T, self.bits, out=found[:-1])
+            self._made[b] = found
+        return found, self.values[rows]
 
-    def lay_out(self, b: int, size: int) -> tuple[Tensor, Tensor]:
-        """The same of the first ``size`` tokens of a block, made anew."""
-        rows = slice(b * self.block, b * self.block + size)
-        dim = self.keys.shape[1]
-        key = self.keys.new_empty((dim + 1, size))
-        key[:dim] = (self.keys[rows] * self.bits).T
-        key[dim] = 1.0
-        value = self.keys.new_empty((size, dim + 1))
-        value[:, :dim] = self.values[rows]
-        value[:, dim] = 1.0
-        return key, value
+    def attend_own(self, q: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Attention of consecutive queries over what each sees of its own block.
+
+        Args:
+            q: float32 ``[n, R, D]``.
+            first: position of the first query.
+
+        Returns:
+            out ``[n, R, D]`` and LSE ``[n, R]``.
+        """
+        count, block, lead = len(q), self.block, first % self.block
+        size = -(-(lead + count) // block) * block
+        rows = slice(first - lead, first - lead + size)
+        keys, values = self.keys[rows], self.values[rows]
+        if size > count:  # no query sees the tokens that are made up here
+            q = pad(q, (0, 0, 0, 0, lead, size - lead - count))
+            keys, values = (pad(x, (0, 0, 0, size - len(x))) for x in (keys, values))
+        q, keys, values = (x.unflatten(0, (-1, block)) for x in (q, keys, values))
+        out, lse = flash(q, keys, values, self.scale)
+        return out.flatten(0, 1)[lead : lead + count], lse.flatten(0, 1)[lead : lead + count]
 
 
 def attend_rows(
@@ -100,48 +116,22 @@ def attend_rows(
     if not bool(chosen[own, row].all()):
         return None
     chosen[own, row] = False
-    acc = q.new_empty((count, heads, dim + 1))  # sums of [v, 1] in units of exp2(shift)
-    queries = torch.empty_like(acc)
-    queries[..., :dim] = q
-    shift = _start_local(acc, queries, blocks, first)
-    torch.neg(shift, out=queries[..., dim])
+    own_out, own_lse = blocks.attend_own(q, first)
+    shift = own_lse / math.log(2)
+    # Sums of weighted values, and of weights, in units of exp2(shift).
+    acc = torch.cat((own_out, torch.ones_like(shift)[..., None]), -1)
+    queries = torch.cat((q, -shift[..., None]), -1)
     # No logit lies further below its shift than this; NaN counts as too far.
-    depth = float((q * q).sum(-1).max().sqrt()) * blocks.norm + float(shift.max())
+    depth = float(vector_norm(q, dim=-1).max()) * blocks.norm + float(shift.max())
     wide = heads * (dim + 1)
     _add_blocks(
         acc.view(count, wide), queries.view(count, wide), blocks, chosen, not depth < -_LOWEST
     )
     total = acc[..., dim]
-    out = acc[..., :dim] / total[..., None]
+    out = acc[..., :dim].div_(total[..., None])
     if not bool((total < _HIGHEST).all()) or not bool(out.sum().isfinite()):
         return None
     return out, (shift + total.log2()) * math.log(2)
-
-
-def _start_local(acc: Tensor, queries: Tensor, blocks: KeyBlocks, first: int) -> Tensor:
-    """Start ``acc`` with every query's own block; returns the shifts ``[n, R]``, in bits.
-
-    ``acc`` and ``queries`` are ``[n, R, D + 1]``; the last column of ``queries`` is not read.
-    """
-    count, heads, deep = acc.shape
-    block = blocks.block
-    shift = acc.new_empty((count, heads, 1))
-    later = torch.full((block, block), -torch.inf).triu_(1)
-    seen = torch.ones((block, block)).tril_()
-    row = 0
-    while row < count:
-        b, offset = divmod(first + row, block)
-        rows = slice(row, min(row + block - offset, count))
-        size = offset + rows.stop - row  # keys up to the last of these queries
-        key, value = blocks[b] if size == block else blocks.lay_out(b, size)
-        weight = torch.mm(queries[rows].view(-1, deep)[:, :-1], key[:-1])
-        tile = weight.view(-1, heads, size).add_(later[offset:size, None, :size])
-        torch.amax(tile, -1, keepdim=True, out=shift[rows])
-        # Denormal weights are slow: floor first, then hide again.
-        tile.sub_(shift[rows]).clamp_min_(_LOWEST).exp2_().mul_(seen[offset:size, None, :size])
-        torch.mm(weight, value, out=acc[rows].view(-1, deep))
-        row = rows.stop
-    return shift[..., 0]
 
 
 def _add_blocks(
@@ -167,7 +157,10 @@ def _add_blocks(
         weight = torch.mm(
             queries[start:stop].view(-1, deep), key, out=tile[: (stop - start) * heads]
         )
-        acc[start:stop].view(-1, deep).addmm_(_weigh(weight, clamp), value)
+        _weigh(weight, clamp)
+        sums = acc[start:stop].view(-1, deep)
+        sums[:, :-1].addmm_(weight, value)
+        sums[:, -1] += weight.sum(-1)
     gathered = acc.new_empty((longest, wide))
     partial = acc.new_empty((longest, wide))
     views: dict[int, tuple[Tensor, ...]] = {}  # of the buffers, by length: lengths repeat
@@ -177,17 +170,20 @@ def _add_blocks(
             size = len(rows)
             if size not in views:
                 taken, sums = gathered[:size], partial[:size]
-                weights = tile[: size * heads]
-                views[size] = taken, taken.view(-1, deep), weights, sums.view(-1, deep), sums
-            taken, mine, weights, products, sums = views[size]
+                weights, parts = tile[: size * heads], sums.view(-1, deep)
+                products, totals = parts[:, :-1], parts[:, -1:]
+                views[size] = taken, taken.view(-1, deep), weights, products, totals, sums
+            taken, mine, weights, products, totals, sums = views[size]
             torch.index_select(queries, 0, rows, out=taken)
             torch.mm(mine, key, out=weights)
-            torch.mm(_weigh(weights, clamp), value, out=products)
+            _weigh(weights, clamp)
+            torch.mm(weights, value, out=products)
+            torch.sum(weights, -1, keepdim=True, out=totals)
             acc.index_add_(0, rows, sums)
 
 
-def _weigh(logits: Tensor, clamp: bool) -> Tensor:
+def _weigh(logits: Tensor, clamp: bool) -> None:
     """Softmax terms of shifted logits, in place."""
     if clamp:
         logits.clamp_min_(_LOWEST)
-    return logits.exp2_()
+    logits.exp2_()

@@ -11,9 +11,10 @@ from msa.fast.threads import for_each
 from msa.packing import Segment, block_columns, count_blocks, segments
 from msa.quantized import NARROW, decode
 
-#: Columns of a score tile (queries times groups) and its elements: a tile stays in the L2 cache.
+#: Columns of a score tile (queries times groups) and its elements. With fewer, larger calls threads
+#: wait less for the interpreter than a tile in the L2 cache would save.
 _TILE_COLUMNS = 512
-_TILE = 128 * 1024
+_TILE = 512 * 1024
 #: Token scores below which threads cost more than they bring.
 _WORTH_THREADS = 1 << 22
 
@@ -104,7 +105,9 @@ def index_keys(k_idx: Tensor) -> Tensor:
     return k_idx.to(working_dtype(k_idx)).transpose(0, 1).contiguous()
 
 
-def score_rows(q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float) -> Tensor:
+def score_rows(
+    q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float, *, own: bool = True
+) -> Tensor:
     """Scores of consecutive queries of one sequence over the blocks they see.
 
     Args:
@@ -113,6 +116,7 @@ def score_rows(q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float
         first: position of the first query.
         block: tokens per block.
         scale: factor on the token scores.
+        own: score every query's own block; False leaves -inf there.
 
     Returns:
         float32 ``[n, Hkv, nb]``, contiguous, nb the blocks visible to the last query.
@@ -125,7 +129,7 @@ def score_rows(q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float
         mine = q_idx if heads == 1 else q_idx[:, head : head + 1]
         queries = (mine.to(keys.dtype) * scale).reshape(-1, dim).T.contiguous()  # [Di, n * g]
         _score_visible(queries, keys[head], (first + 1) // block, block, best[:, head])
-        _score_partly(queries, keys[head], first, count, block, best[:, head])
+        _score_partly(queries, keys[head], first, count, block, best[:, head], own)
     return best.view(columns, heads, count, -1).permute(2, 1, 3, 0).flatten(1, 2).float()
 
 
@@ -147,18 +151,22 @@ def _score_visible(queries: Tensor, keys: Tensor, full: int, block: int, best: T
 
 
 def _score_partly(
-    queries: Tensor, keys: Tensor, first: int, count: int, block: int, best: Tensor
+    queries: Tensor, keys: Tensor, first: int, count: int, block: int, best: Tensor, own: bool
 ) -> None:
     """The newest blocks: queries before a block see nothing of it, those inside it a part."""
     each = queries.shape[1] // count  # columns of a query
     stop = first + count
     for b in range((first + 1) // block, len(best)):
         start, end = b * block, min((b + 1) * block, stop)
-        before, inside = max(start - first, 0), min(end - first, count)
-        tile = keys[start:end] @ queries[:, before * each :]  # [tokens, columns]
-        token = torch.arange(start, end, device=keys.device)
-        query = torch.arange(first + before, first + inside, device=keys.device)
-        hidden = token[:, None] > query.repeat_interleave(each)
-        tile[:, : hidden.shape[1]].masked_fill_(hidden, -torch.inf)
+        inside = min(end - first, count)
+        before = max(start - first, 0) if own else inside
         best[b, : before * each] = -torch.inf
+        if before == count:
+            continue
+        tile = keys[start:end] @ queries[:, before * each :]  # [tokens, columns]
+        if own:
+            token = torch.arange(start, end, device=keys.device)
+            query = torch.arange(first + before, first + inside, device=keys.device)
+            hidden = token[:, None] > query.repeat_interleave(each)
+            tile[:, : hidden.shape[1]].masked_fill_(hidden, -torch.inf)
         torch.amax(tile, 0, out=best[b, before * each :])
