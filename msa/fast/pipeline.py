@@ -143,8 +143,7 @@ def select_all(
             local = torch.arange(first, stop + offset, device=q_idx.device) // block
             columns = (stop + offset - 1) // block + 1
             if columns > topk:
-                # A query's own block is kept whatever its score.
-                scores = score_rows(q_idx[start:stop], keys, first, block, scale, own=False)
+                scores = score_rows(q_idx[start:stop], keys, first, block, scale)
             else:
                 scores = keys.new_empty((stop - start, groups, columns), dtype=torch.float32)
             selection[start:stop] = select_rows(scores, local, topk, local_blocks, sink_blocks)

@@ -105,9 +105,7 @@ def index_keys(k_idx: Tensor) -> Tensor:
     return k_idx.to(working_dtype(k_idx)).transpose(0, 1).contiguous()
 
 
-def score_rows(
-    q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float, *, own: bool = True
-) -> Tensor:
+def score_rows(q_idx: Tensor, keys: Tensor, first: int, block: int, scale: float) -> Tensor:
     """Scores of consecutive queries of one sequence over the blocks they see.
 
     Args:
@@ -116,7 +114,6 @@ def score_rows(
         first: position of the first query.
         block: tokens per block.
         scale: factor on the token scores.
-        own: score every query's own block; False leaves -inf there.
 
     Returns:
         float32 ``[n, Hkv, nb]``, contiguous, nb the blocks visible to the last query.
@@ -129,7 +126,7 @@ def score_rows(
         mine = q_idx if heads == 1 else q_idx[:, head : head + 1]
         queries = (mine.to(keys.dtype) * scale).reshape(-1, dim).T.contiguous()  # [Di, n * g]
         _score_visible(queries, keys[head], (first + 1) // block, block, best[:, head])
-        _score_partly(queries, keys[head], first, count, block, best[:, head], own)
+        _score_partly(queries, keys[head], first, count, block, best[:, head])
     return best.view(columns, heads, count, -1).permute(2, 1, 3, 0).flatten(1, 2).float()
 
 
@@ -151,22 +148,18 @@ def _score_visible(queries: Tensor, keys: Tensor, full: int, block: int, best: T
 
 
 def _score_partly(
-    queries: Tensor, keys: Tensor, first: int, count: int, block: int, best: Tensor, own: bool
+    queries: Tensor, keys: Tensor, first: int, count: int, block: int, best: Tensor
 ) -> None:
     """The newest blocks: queries before a block see nothing of it, those inside it a part."""
     each = queries.shape[1] // count  # columns of a query
     stop = first + count
     for b in range((first + 1) // block, len(best)):
         start, end = b * block, min((b + 1) * block, stop)
-        inside = min(end - first, count)
-        before = max(start - first, 0) if own else inside
-        best[b, : before * each] = -torch.inf
-        if before == count:
-            continue
+        before, inside = max(start - first, 0), min(end - first, count)
         tile = keys[start:end] @ queries[:, before * each :]  # [tokens, columns]
-        if own:
-            token = torch.arange(start, end, device=keys.device)
-            query = torch.arange(first + before, first + inside, device=keys.device)
-            hidden = token[:, None] > query.repeat_interleave(each)
-            tile[:, : hidden.shape[1]].masked_fill_(hidden, -torch.inf)
+        token = torch.arange(start, end, device=keys.device)
+        query = torch.arange(first + before, first + inside, device=keys.device)
+        hidden = token[:, None] > query.repeat_interleave(each)
+        tile[:, : hidden.shape[1]].masked_fill_(hidden, -torch.inf)
+        best[b, : before * each] = -torch.inf
         torch.amax(tile, 0, out=best[b, before * each :])
