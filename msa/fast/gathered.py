@@ -18,7 +18,6 @@ import math
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import pad
 
 from msa.fast.lists import membership, query_lists, take_runs
 
@@ -36,12 +35,26 @@ _HIGHEST = 1e30
 
 
 def flash(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Causal attention of square tiles: ``[b, t, R, D]`` on ``[b, t, D]``, out and LSE likewise."""
-    heads = q.shape[2]
+    """Causal attention of tiles, whose queries are the last of their tokens.
+
+    Args:
+        q: ``[b, n, R, D]``.
+        k: ``[b, t, D]``.
+        v: ``[b, t, D]``.
+        scale: factor on the logits, above 0: the kernel scales after its mask.
+
+    Returns:
+        out ``[b, n, R, D]`` and LSE ``[b, n, R]``.
+    """
+    rows, heads = q.shape[1:3]
+    before = k.shape[1] - rows
+    # The kernel's own triangle starts at the first token.
+    mask = q.new_full((rows, before + rows), -torch.inf).triu_(before + 1) if before else None
     # The kernel knows the strides of all axes but the last.
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     wide_k, wide_v = (x[:, None].expand(-1, heads, -1, -1) for x in (k, v))
-    out, lse = _flash(q.transpose(1, 2), wide_k, wide_v, 0.0, True, scale=scale)
+    q = q.transpose(1, 2)
+    out, lse = _flash(q, wide_k, wide_v, 0.0, mask is None, attn_mask=mask, scale=scale)
     return out.transpose(1, 2), lse.transpose(1, 2)
 
 
@@ -52,7 +65,7 @@ class KeyBlocks:
         keys: float32 ``[S, D]``.
         values: float32 ``[S, D]``.
         block: tokens per block.
-        scale: factor on the logits, above 0: the fused kernel scales after its mask.
+        scale: factor on the logits, above 0.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, block: int, scale: float) -> None:
@@ -72,26 +85,31 @@ class KeyBlocks:
             self._made[b] = found
         return found, self.values[rows]
 
-    def attend_own(self, q: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    def attend_own(self, q: Tensor, first: int, out: Tensor) -> Tensor:
         """Attention of consecutive queries over what each sees of its own block.
 
         Args:
             q: float32 ``[n, R, D]``.
             first: position of the first query.
+            out: ``[n, R, D]``, is filled.
 
         Returns:
-            out ``[n, R, D]`` and LSE ``[n, R]``.
+            LSE ``[n, R]``.
         """
         count, block, lead = len(q), self.block, first % self.block
-        size = -(-(lead + count) // block) * block
-        rows = slice(first - lead, first - lead + size)
-        keys, values = self.keys[rows], self.values[rows]
-        if size > count:  # no query sees the tokens that are made up here
-            q = pad(q, (0, 0, 0, 0, lead, size - lead - count))
-            keys, values = (pad(x, (0, 0, 0, size - len(x))) for x in (keys, values))
-        q, keys, values = (x.unflatten(0, (-1, block)) for x in (q, keys, values))
-        out, lse = flash(q, keys, values, self.scale)
-        return out.flatten(0, 1)[lead : lead + count], lse.flatten(0, 1)[lead : lead + count]
+        whole = min(-first % block, count)  # the first query of a block that is whole
+        rest = count - (count - whole) % block
+        lse = q.new_empty(q.shape[:2])
+        for start, stop, before in ((0, whole, lead), (whole, rest, 0), (rest, count, 0)):
+            if start < stop:
+                tiles = max((stop - start) // block, 1)
+                tokens = slice(first + start - before, first + stop)
+                keys, values = (
+                    x[tokens].unflatten(0, (tiles, -1)) for x in (self.keys, self.values)
+                )
+                found = flash(q[start:stop].unflatten(0, (tiles, -1)), keys, values, self.scale)
+                out[start:stop], lse[start:stop] = (x.flatten(0, 1) for x in found)
+        return lse
 
 
 def attend_rows(
@@ -116,10 +134,8 @@ def attend_rows(
     if not bool(chosen[own, row].all()):
         return None
     chosen[own, row] = False
-    own_out, own_lse = blocks.attend_own(q, first)
-    shift = own_lse / math.log(2)
-    # Sums of weighted values, and of weights, in units of exp2(shift).
-    acc = torch.cat((own_out, torch.ones_like(shift)[..., None]), -1)
+    acc = q.new_ones((count, heads, dim + 1))  # sums of values and weights in units of exp2(shift)
+    shift = blocks.attend_own(q, first, acc[..., :dim]) / math.log(2)
     queries = torch.cat((q, -shift[..., None]), -1)
     # No logit lies further below its shift than this; NaN counts as too far.
     depth = float(vector_norm(q, dim=-1).max()) * blocks.norm + float(shift.max())

@@ -51,8 +51,10 @@ def attend(
     lse = out.new_empty(q.shape[:2])
     for rows, entries in selected.chunks(heads):
         queries = entries.take(q[rows].to(wide).reshape(-1, heads, q.shape[2]) * scale)
+        logits = entries.by_query(queries @ entries.of_tiles(keys).mT, heads)
         seen, unseen = entries.masks(wide)
-        logits = entries.by_query(queries @ entries.of_tiles(keys).mT, heads).add_(unseen)
+        logits.add_(unseen)
+        del queries, unseen  # nothing below reads them, and the peak is below
         top = logits.amax(-1, keepdim=True)
         weights = exponentiate(logits.sub_(top)).mul_(seen)
         total = weights.sum(-1, keepdim=True)
