@@ -74,7 +74,7 @@ def kernels(session: nox.Session) -> None:
     install(session, "-e", ".[asv,dev,triton]")
     session.run(
         *("python", "-P", "-m", "pytest", "tests/kernels/triton", "tests/kernels/gluon"),
-        "tests/kernels/test_hub_package_runs.py",
+        "tests/kernels/test_hub_package_runs.py::test_its_kernels_run_interpreted",
         *("-n", "auto", "--dist", "worksteal", *session.posargs),
         env={"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
     )

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from test_gate_end_to_end import bench
 
 from msa_suites.aot.rules import GLUON_RULES
 
 
-def aot(*argv):
-    """The command in a process of its own, which does not interpret as this one may do."""
-    environment = {name: text for name, text in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "msa_suites", "aot", *argv],
-        capture_output=True, text=True, env=environment, timeout=600,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+@pytest.fixture
+def aot(monkeypatch):
+    """The command, whose workers do not interpret as this process may do."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    return lambda *argv: bench(".", "aot", *argv)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +25,7 @@ def aot(*argv):
     ("name", "arch", "product"),
     [("sm100", "sm_103a", "tcgen05.mma"), ("sm90", "sm_90a", "wgmma.mma_async")],
 )
-def test_every_kernel_of_an_arm_is_as_it_must_be(name, arch, product, build):
+def test_every_kernel_of_an_arm_is_as_it_must_be(name, arch, product, build, aot):
     done = aot("--implementation", name, "--arch", arch, "--build", build, "--json")
     kernels = json.loads(done.stdout)["kernels"]
     assert done.returncode == 0, [one for one in kernels if not one["ok"]]
@@ -43,7 +37,7 @@ def test_every_kernel_of_an_arm_is_as_it_must_be(name, arch, product, build):
         assert one["spill_bytes"] == 0
 
 
-def test_an_arm_is_not_compiled_for_what_it_is_not_written_for():
+def test_an_arm_is_not_compiled_for_what_it_is_not_written_for(aot):
     done = aot("--implementation", "sm90", "--arch", "sm_100a")
     assert (done.returncode, done.stdout) == (2, "")
     assert "--arch: wanted sm_90a of sm90, got sm_100a" in done.stderr

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from test_gate_end_to_end import bench
 
 from msa_suites.aot.rules import RULES
 
@@ -20,19 +18,14 @@ from msa_kernels.triton_ops.tiles import Tile
 """
 
 
-def bench(*argv, cwd=".", **changed):
-    """The command in a process of its own, which does not interpret as this one does."""
-    environment = {name: text for name, text in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "msa_suites", *argv],
-        capture_output=True, text=True, cwd=cwd, env=environment | changed, timeout=600,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+@pytest.fixture(autouse=True)
+def _compiled(monkeypatch):
+    """Workers do not interpret as this process does."""
+    monkeypatch.delenv("TRITON_INTERPRET")
 
 
-def aot(*argv, **how):
-    done = bench("aot", *argv, "--json", **how)
+def aot(*argv, where="."):
+    done = bench(where, "aot", *argv, "--json")
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -73,7 +66,7 @@ def test_a_tile_that_does_not_fit_is_named(tmp_path, kernel, change, arch, words
     text = CHANGED.format(change=f"tiles.{table}[2, 128] = {change}")
     (tmp_path / "theirs.py").write_text(text)
     options = ("--implementation", "theirs", "--arch", arch, "--kernel", kernel)
-    code, document = aot(*options, cwd=tmp_path)
+    code, document = aot(*options, where=tmp_path)
     (one,) = (found for found in document["kernels"] if found["name"] == kernel)
     assert (code, one["ok"]) == (1, False)
     assert words in one["detail"]
@@ -84,7 +77,7 @@ def test_more_registers_than_base_are_a_regression(tmp_path):
         (tmp_path / side).mkdir()
         (tmp_path / side / "theirs.py").write_text(CHANGED.format(change=change))
     options = ["--implementation", "theirs", "--base-path", "base", "--head-path", "head"]
-    done = bench("gate", *options, "--suite", "aot", "--out", "run", "--json", cwd=tmp_path)
+    done = bench(tmp_path, "gate", *options, "--suite", "aot", "--out", "run", "--json")
     document = json.loads(done.stdout)
     assert (done.returncode, document["verdict"]) == (1, "REGRESSION"), done.stderr
     verdicts = {one["name"]: one["verdict"] for one in document["series"]}
@@ -97,19 +90,20 @@ def test_head_is_judged_alone_where_base_has_no_launches(tmp_path):
         (tmp_path / side).mkdir()
         (tmp_path / side / "theirs.py").write_text(source)
     options = ["--implementation", "theirs", "--base-path", "base", "--head-path", "head"]
-    done = bench("gate", *options, "--suite", "aot", "--out", "run", "--json", cwd=tmp_path)
+    done = bench(tmp_path, "gate", *options, "--suite", "aot", "--out", "run", "--json")
     verdicts = {one["name"]: one["verdict"] for one in json.loads(done.stdout)["series"]}
     assert (verdicts["aot/compiles/sm_90a"], verdicts["aot/registers/sm_90a"]) == ("PASS", "NEW")
     assert done.returncode == 0
 
 
-def test_what_cannot_be_compiled_says_why(tmp_path):
+def test_what_cannot_be_compiled_says_why(tmp_path, monkeypatch):
     (tmp_path / "theirs.py").write_text("def attend(): ...\n")
-    done = bench("aot", "--implementation", "theirs", cwd=tmp_path)
+    done = bench(tmp_path, "aot", "--implementation", "theirs")
     assert (done.returncode, "wanted one with a function `launches`" in done.stderr) == (2, True)
-    done = bench("aot", TRITON_INTERPRET="1")
-    assert (done.returncode, "TRITON_INTERPRET: wanted it unset" in done.stderr) == (2, True)
-    done = bench("aot", "--kernel", "score")
+    done = bench(tmp_path, "aot", "--kernel", "score", "--arch", "sm_90a")
     assert (done.returncode, "--kernel: wanted one that is launched" in done.stderr) == (2, True)
-    done = bench("aot", "--build", "bfloat16")
+    done = bench(tmp_path, "aot", "--build", "bfloat16")
     assert (done.returncode, "--build: wanted" in done.stderr) == (2, True)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    done = bench(tmp_path, "aot")
+    assert (done.returncode, "TRITON_INTERPRET: wanted it unset" in done.stderr) == (2, True)
