@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2025.10.14"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "tests_whole"]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
@@ -56,27 +56,42 @@ def gate(session: nox.Session) -> None:
     bench(session, "gate", *session.posargs)
 
 
+def run_tests(session: nox.Session, *arguments: str, **environment: str) -> None:
+    """Run pytest on all cores. Who is done early takes over from the others: some tests are gates.
+
+    Processes share the cores; threads inside each would fight over them.
+    """
+    session.run(
+        *("python", "-P", "-m", "pytest", "-n", "auto", "--dist", "worksteal"),
+        *arguments,
+        *session.posargs,
+        env={"OMP_NUM_THREADS": "1", **environment},
+    )
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """The project's own fast tests."""
     install(session, "-e", ".[asv,dev]")
-    # Processes share the cores; threads inside each would fight over them. Who is done early takes
-    # over from the others: some tests are whole gates.
-    session.run(
-        *("python", "-P", "-m", "pytest", "-n", "auto", "--dist", "worksteal", *session.posargs),
-        env={"OMP_NUM_THREADS": "1"},
-    )
+    run_tests(session)
+
+
+@nox.session(default=False)
+def tests_whole(session: nox.Session) -> None:
+    """The tests that run whole suites, gates, sites or pages; on every pull request."""
+    install(session, "-e", ".[asv,dev]")
+    run_tests(session, "-m", "whole and not slow")
 
 
 @nox.session(default=False)
 def kernels(session: nox.Session) -> None:
     """The kernels without a GPU: interpreted or simulated against the reference, and compiled."""
     install(session, "-e", ".[asv,dev,triton]")
-    session.run(
-        *("python", "-P", "-m", "pytest", "tests/kernels/triton", "tests/kernels/gluon"),
+    run_tests(
+        session,
+        *("tests/kernels/triton", "tests/kernels/gluon"),
         "tests/kernels/test_hub_package_runs.py::test_its_kernels_run_interpreted",
-        *("-n", "auto", "--dist", "worksteal", *session.posargs),
-        env={"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
+        TRITON_INTERPRET="1",
     )
 
 
@@ -114,7 +129,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Strict mypy over all packages."""
+    """Strict mypy over all packages, which reads and does not run them."""
+    session.env["UV_COMPILE_BYTECODE"] = "0"
     install(session, "-e", ".[asv,dev]")
     session.run("mypy")
 

@@ -91,7 +91,7 @@ def make_start(tmp_path_factory):
 
         def start(side):
             started.append(side)
-            worker = Worker(subjects[side], timeout=60)
+            worker = Worker(subjects[side], timeout=60, forked=True)
             worker.load("toy", "toy")
             return worker
 

@@ -10,6 +10,8 @@ from msa_suites.cases import case_named
 from msa_suites.correctness import Materials, iterate_checks, local_call, plan
 from msa_suites.correctness.run import FAILED, PASSED
 
+pytestmark = pytest.mark.whole
+
 CASES = ("lengths-127-128-129", "chunk-inside-block", "batch-with-empty", "group-of-3", "bfloat16")
 
 

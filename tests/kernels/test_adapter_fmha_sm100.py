@@ -13,6 +13,8 @@ from msa.packing import cumulative
 from msa_kernels.adapters import converting, fmha_sm100, hub_msa
 from msa_suites.correctness.run import FAILED, PASSED
 
+pytestmark = pytest.mark.whole
+
 #: A chunk at the end of a cache, beside a short sequence; 19 blocks are more than 16.
 RAGGED = case("ragged", [30, 140], [2300, 140])
 DECODE = case("decode", [1, 1], [2430, 300], heads=(16, 1))

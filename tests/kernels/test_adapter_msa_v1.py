@@ -16,6 +16,8 @@ from msa.packing import cumulative
 from msa_kernels.adapters import converting, msa_v1
 from msa_suites.correctness.run import FAILED, PASSED
 
+pytestmark = pytest.mark.whole
+
 #: A chunk at the end of a cache, beside a short sequence whose queries stand in two blocks.
 RAGGED = case("ragged", [3, 4], [2180, 130], heads=(8, 1))
 DECODING = case("decode", [1], [2190], heads=(16, 1))

@@ -16,6 +16,8 @@ from msa.packing import cumulative
 from msa_kernels.adapters import converting, vllm_msa, vllm_scores
 from msa_suites.correctness.run import FAILED, PASSED
 
+pytestmark = pytest.mark.whole
+
 #: A chunk at the end of a cache, a sequence without queries, two blocks and a bit, one query.
 RAGGED = case("ragged", [9, 0, 130, 1], [400, 40, 130, 300], topk=3)
 FORCED = case(

@@ -57,7 +57,7 @@ def make_series(**changes: Any) -> SeriesVerdict:
     return SeriesVerdict(**{**given, **changes})
 
 
-@pytest.fixture(name="make_series")
+@pytest.fixture(name="make_series", scope="session")
 def make_series_fixture() -> MakeSeries:
     return make_series
 
@@ -127,8 +127,7 @@ def evidence() -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> MakeRun:
+def runs_in(folder: Path) -> MakeRun:
     """Return a maker of run directories from series; samples are made up to fit."""
 
     def make(
@@ -144,7 +143,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         text: str = "",
         beside: Mapping[str, str] | None = None,
     ) -> Path:
-        directory = tmp_path / name
+        directory = folder / name
         header = RunHeader(
             command="gate",
             argv=("gate", "--base", f"main{text}"),
@@ -179,6 +178,18 @@ def make_run(tmp_path: Path) -> MakeRun:
         return directory
 
     return make
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Return :func:`runs_in` a folder of the test."""
+    return runs_in(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def run_maker() -> Callable[[Path], MakeRun]:
+    """Return :func:`runs_in`, for what lives longer than a test."""
+    return runs_in
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from msa_reports.gate_report import write_gate_report
 from msa_reports.report import write_report
 
 pytestmark = [
+    pytest.mark.whole,
     pytest.mark.browser,
     pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium on the PATH"),
     pytest.mark.skipif(browser.DRIVER is None, reason="no chromedriver on the PATH"),

@@ -21,6 +21,8 @@ from msa_suites.correctness.subject import same
 from msa_suites.eight_bits import meant
 from msa_suites.inputs import make_inputs, stored
 
+pytestmark = pytest.mark.whole
+
 NAMES = [case.name for case in CASES if torch.float8_e4m3fn in case.dtypes.values()]
 PACKED = [case.name for case in CASES if torch.float4_e2m1fn_x2 in case.dtypes.values()]
 #: The operation without which a wrong factor of a tensor does not show.

@@ -52,7 +52,7 @@ SHOWN_BY = {
 MOST = ("lengths-127-128-129", "chunk-inside-block", "bfloat16")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

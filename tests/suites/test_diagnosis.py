@@ -85,7 +85,7 @@ CAUSES = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from test_gate_end_to_end import bench
 
+pytestmark = pytest.mark.whole
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "kernel_team"
 
 

@@ -21,6 +21,8 @@ from msa_suites.quality.items import TASKS
 from msa_suites.self_test import self_test
 from msa_suites.speed.series import counted_series, speed_series
 
+pytestmark = pytest.mark.whole
+
 NAMES = {
     "correctness": {*TABLE, *(case.name for case in CASES if "correctness" in case.tags)},
     "method": set(CHECKS),

@@ -16,6 +16,8 @@ from msa_suites.folders import judge_paths
 from msa_suites.session import Session, Side
 from msa_suites.speed import suite
 
+pytestmark = pytest.mark.whole
+
 STRICT = """
 from msa import fast
 

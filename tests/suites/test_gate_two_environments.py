@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from test_gate_end_to_end import CASES, GOOD, MEAN, bench
 
+pytestmark = pytest.mark.whole
+
 SHIPPED = Path(__file__).parents[2] / "suites" / "msa_suites" / "gates.toml"
 PURELIB = Path(sysconfig.get_path("purelib"))
 

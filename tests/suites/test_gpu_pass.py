@@ -23,6 +23,8 @@ from msa_suites.gpu.shapes import LENGTHS, Timed, table
 from msa_suites.gpu.timing import MOST, Clock
 from msa_suites.gpu.work import work_of
 
+pytestmark = pytest.mark.whole
+
 SMALL = {"heads": 4, "groups": 2, "dim": 32, "block": 16, "topk": 4, "dtype": "float32"}
 KINDS = ("prefill", "decode", "scores", "topk")
 

@@ -13,6 +13,8 @@ from msa_suites.reproduction import SECTIONS, clock, picking, running
 from msa_suites.reproduction.estimates import mean, proportion
 from msa_suites.reproduction.setup import CannotRun, Setup
 
+pytestmark = pytest.mark.whole
+
 #: Sections with a test of their own.
 ELSEWHERE = ("identity", "clock", "blindness", "routes", "ablations")
 QUICK = ["reproduce", "--quick", "--threads", "1"]

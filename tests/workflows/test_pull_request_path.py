@@ -10,6 +10,8 @@ from fake_github import packed
 from repositories import copy_of_ours, git, good, mean_pooling, pull_request
 from simulated import Runner
 
+pytestmark = pytest.mark.whole
+
 CASES = [
     {"name": "small", "q_lens": [70], "k_lens": [70], "Hq": 2, "Hkv": 1, "D": 16, "Di": 16,
      "block": 16, "topk": 2}

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import pytest
-from browser import CHROMIUM, DRIVER, requests, served, show, start, violations
+from browser import CHROMIUM, DRIVER, requests, served, show, violations
 
 pytest.importorskip("asv", reason="asv is an extra")
 
-from histories import publish_six
+from histories import judging, publish_six, repository
 
 pytestmark = [
+    pytest.mark.whole,
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH"),
     pytest.mark.skipif(DRIVER is None, reason="no chromedriver on the PATH"),
 ]
 
 
-@pytest.fixture
-def site(judged, history, make_series):
-    repo, commits = history
-    found = publish_six(judged, make_series, repo)
+@pytest.fixture(scope="module")
+def site(run_maker, make_series, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    repo, commits = repository(folder / "repo")
+    found = publish_six(judging(run_maker(folder), commits), make_series, repo)
     with served(found.html) as home:
         yield home, commits
-
-
-@pytest.fixture
-def driver(tmp_path):
-    pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    driver = start(tmp_path / "profile")
-    yield driver
-    driver.quit()
 
 
 def opened(driver, address, wanted):

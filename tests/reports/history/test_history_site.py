@@ -19,6 +19,8 @@ from msa_reports.history.export import BENCHMARKS, TRACKS, read_tracks
 from msa_reports.history.lines import read_verdicts
 from msa_reports.history.site import publish
 
+pytestmark = pytest.mark.whole
+
 
 def spoil_commit(run):
     path = run / "run.json"
