@@ -143,7 +143,7 @@ def test_a_comment_needs_a_pull_request(origin, tmp_path):
 @pytest.mark.parametrize(
     ("name", "job", "sessions"),
     [
-        ("pull-request.yml", "checks", ["lint", "types", "tests", "kernels", "aot"]),
+        ("pull-request.yml", "checks", ["lint", "types", "tests", "tests_whole", "kernels", "aot"]),
         ("weekly.yml", "sessions", ["tests_slow", "faults"]),
         ("weekly.yml", "compile", ["aot"]),
     ],
