@@ -55,26 +55,27 @@ def attended_rows(
     scale: float,
 ) -> Iterator[Attended]:
     """All rows of all heads, a chunk at a time; arguments as in ``reference.sparse_attention``."""
-    heads, groups = q.shape[1], k.shape[1]
+    groups = k.shape[1]
+    share = q.shape[1] // groups
     for s in segments(cu_q, cu_k):
         position = torch.arange(s.k_len, device=q.device)
         blocks = torch.arange(count_blocks(s.k_len, block), device=q.device)
         for start in range(0, s.q_len, ROWS):
             rows = slice(s.q_start + start, min(s.q_start + start + ROWS, s.q_stop))
             mine = s.positions(q.device)[start : start + ROWS]
-            for head in range(heads):
-                group = head // (heads // groups)
+            for group in range(groups):
                 chosen = selection[rows, group]  # [t, k]
                 kept = (chosen[:, :, None] == blocks).any(1)[:, position // block]  # [t, S]
                 kept &= position <= mine[:, None]
                 # Slots that are not read may hold NaN, and NaN times zero is NaN.
                 read = kept.any(0)
-                tokens = s.k_start + position[read]
-                queries, keys = q[rows, head].double(), k[tokens, group].double()
-                logits = queries @ keys.T * scale
-                seen = kept[:, read]
-                logits.masked_fill_(~seen, -torch.inf)
-                lse = torch.logsumexp(logits, -1)
-                weight = torch.exp(logits - lse.nan_to_num(neginf=0.0)[:, None])
-                values = v[tokens, group].double()
-                yield Attended(rows, head, group, tokens, queries, keys, values, seen, weight, lse)
+                tokens, seen = s.k_start + position[read], kept[:, read]
+                keys, values = (x[tokens, group].double() for x in (k, v))
+                for head in range(group * share, (group + 1) * share):
+                    queries = q[rows, head].double()
+                    logits = (queries @ keys.T * scale).masked_fill_(~seen, -torch.inf)
+                    lse = torch.logsumexp(logits, -1)
+                    weight = torch.exp(logits - lse.nan_to_num(neginf=0.0)[:, None])
+                    yield Attended(
+                        rows, head, group, tokens, queries, keys, values, seen, weight, lse
+                    )
