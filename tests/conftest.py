@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
-
-
-def pytest_collection_finish():
-    """Thousands of tests and all they import stay to the end: no collection need look at them."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture
