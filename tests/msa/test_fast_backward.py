@@ -43,7 +43,7 @@ def check(tensors: dict[str, Tensor], chosen: Tensor, options: dict[str, Any]) -
         assert mine.dtype == like.dtype
         # A row of one token has no gradient by its logits, but for the rounding of a difference
         # that the scale multiplies.
-        floor = 1e-5 * max(1.0, abs(options["scale"]))
+        floor = 1e-5 * abs(options["scale"])
         assert_close(mine, right, 3 * RELATIVE[like.dtype], floor=floor)
     for now, then in zip((*given_, chosen), before, strict=True):
         assert torch.equal(now.nan_to_num(), then.nan_to_num())

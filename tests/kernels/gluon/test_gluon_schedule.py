@@ -41,13 +41,14 @@ from msa_kernels.gluon_ops.simulating import (
     own=st.booleans(),
     bits=st.sampled_from([16, 8, 4]),
     shape=st.sampled_from([(2, 2), (1, 1), (3, 3), (2, 5)]),
-    part=st.sampled_from([9, 50, 1000]),
+    part=st.sampled_from([1, 7, 1000]),
 )
 def test_right_in_any_order(
     run, arm, seed, stages, tiles, length, rows, keys, asked, own, bits, shape, part
 ):
     """Random lengths, slots, runs and orders: no deadlock or race, nothing lost, right numbers."""
-    queries = tuple(min(a, k) for a, k in zip(asked, keys, strict=False))
+    most = 16 * part  # a launch a chunk: of many rows in small chunks only the time is more
+    queries = tuple(min(a, k, most) for a, k in zip(asked, keys, strict=False))
     groups, share = shape
     batch = Batch(
         queries, tuple(keys), own_keys=own, seed=seed % 1000, bits=bits,
@@ -62,7 +63,7 @@ def test_right_in_any_order(
         patch.setattr(attention, "ROWS", max(rows, share))
         # So many rows a chunk; and one slot for wide pages, or two.
         patch.setattr(attention, "_HELD", part * batch.heads * batch.topk * batch.dim * 2)
-        patch.setattr(decoding, "_SHARED", (140 if part == 9 else 226) << 8)
+        patch.setattr(decoding, "_SHARED", (140 if part == 1 else 226) << 8)
         patch.setattr(decoding, "_STAGES", stages)
         patch.setattr(decoding, "_PROGRAMS", length)
         choose = random.Random(seed).randrange
