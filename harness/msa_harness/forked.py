@@ -1,7 +1,7 @@
 """Workers forked from one process that has imported what takes seconds to import.
 
-Whoever starts hundreds of short workers on one installation saves most of their time. A gate does
-not: its workers start from nothing, each with an interpreter and a memory layout of its own.
+Whoever starts hundreds of short workers on one installation saves most of their time. Those of
+timed pairs start from nothing all the same, each with an interpreter and memory of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
@@ -52,12 +53,25 @@ def share(modules: Sequence[str]) -> None:
     """Start the process that workers are forked from. While it runs, later calls change nothing.
 
     Args:
-        modules: What it imports. They must start no threads, and be no code that is under test.
+        modules: What it imports, as far as it is installed. They must start no threads, and be no
+            code that is under test.
     """
     if _origins and _origins[-1].process.poll() is not None:
         _origins.pop().close()
     if not _origins:
         _origins.append(_Origin(modules))
+
+
+@contextmanager
+def sharing(modules: Sequence[str]) -> Iterator[None]:
+    """`share` for as long as the context; a process that is there before is used, and stays."""
+    there = bool(_origins) and _origins[-1].process.poll() is None
+    share(modules)
+    try:
+        yield
+    finally:
+        if not there:
+            _origins.pop().close()
 
 
 class Forked:

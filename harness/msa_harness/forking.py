@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -80,7 +81,8 @@ def _say(status: int, number: int) -> None:
 def main(arguments: list[str]) -> None:
     """Import what is shared, then serve; in a worker, become one."""
     for module in arguments[1:]:
-        import_module(module)
+        with suppress(Exception):  # who needs it will say so, in a worker of its own
+            import_module(module)
     found = serve(socket.socket(fileno=int(arguments[0])))
     if found is None:
         return

@@ -5,9 +5,9 @@ A series whose first pairs put the lower bound of the slowdown above tau is susp
 REGRESSION needs the slowdown above tau there after Holm's adjustment over all suspects. They are
 looked at after every `pairs` of them up to `max_pairs`, and the error that the gate allows is
 shared out evenly among these looks: noise in the first of them does not lose a slowdown. PASS needs
-the upper bound, which has a confidence of its own, below the margin. If the control series, whose
-code is the same on both sides, moves beyond the stated drift, the machine moved and nothing that
-was measured beside it counts.
+the upper bound, which has a confidence of its own, below the margin. How noisy a series is, the
+others say too (`moderated`). If the control series, whose code is the same on both sides, moves
+beyond the stated drift, the machine moved and nothing that was measured beside it counts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from msa_harness.gate import Gate
+from msa_harness.moderated import moderated, prior_of
 from msa_harness.series import Mode, Series, screen
 from msa_harness.statistics import Interval, holm
 from msa_harness.timed_pairs import (
@@ -25,6 +26,7 @@ from msa_harness.timed_pairs import (
     by_bounds,
     not_positive,
     pair_interval,
+    pair_ratios,
     with_numbers,
 )
 from msa_harness.verdicts import SeriesVerdict, Verdict
@@ -55,8 +57,12 @@ def judge_speed(
         else:
             first = pair_interval(one, confirm=False, mode=mode)
             measured.append(_Measured(one, first, pair_interval(one, confirm=True, mode=mode)))
-    decide = _recorded_verdicts if mode == "unpaired" else _paired_verdicts
-    for known, verdict in zip(measured, decide(measured), strict=True):
+    if mode == "unpaired":
+        decided = _recorded_verdicts(measured)
+    else:
+        measured = _moderated(measured)
+        decided = _paired_verdicts(measured)
+    for known, verdict in zip(measured, decided, strict=True):
         verdicts.append(_controlled(verdict, known.series, everything, controls))
     return verdicts + list(controls.values())
 
@@ -86,6 +92,31 @@ class _Measured:
         if first is None or first.n < self.series.gate.pairs:
             return self.fresh is not None
         return self.fresh is not None or first.low > self.tau
+
+
+def _moderated(measured: Sequence[_Measured]) -> list[_Measured]:
+    """Both intervals of each timed series by what the first pairs of all say of the noise.
+
+    Of as many pairs as every series has: a prior that changed with each pair that is added would
+    open series again that were decided. A series computed from others has no noise of its own.
+    """
+    timed = {one.series.name for one in measured if any(sample.raw for sample in one.series.all())}
+    begun = [
+        list(pair_ratios(one.series, confirm=False).items())[: one.series.gate.pairs]
+        for one in measured
+        if one.series.name in timed and one.first and one.first.n >= one.series.gate.pairs
+    ]
+    prior = prior_of([dict(pairs) for pairs in begun])
+
+    def by_prior(one: _Measured, interval: Interval | None) -> Interval | None:
+        if interval is None or one.series.name not in timed:
+            return interval
+        return moderated(interval, prior, confidence=one.series.gate.confidence)
+
+    return [
+        replace(one, first=by_prior(one, one.first), fresh=by_prior(one, one.fresh))
+        for one in measured
+    ]
 
 
 def _recorded_verdicts(measured: Sequence[_Measured]) -> list[SeriesVerdict]:

@@ -29,11 +29,14 @@ def pair_interval(series: Series, *, confirm: bool, mode: Mode) -> Interval | No
         if confirm or min(len(base), len(head)) < 2:
             return None
         return welch_log_interval(list(base.values()), list(head.values()), confidence=confidence)
-    items = _items(series, confirm=confirm)
-    if len(items) < 2:
-        return None
-    ratios = [log_ratio(series.base[item], series.head[item]) for item in items]
-    return log_ratio_interval(ratios, confidence=confidence)
+    ratios = list(pair_ratios(series, confirm=confirm).values())
+    return log_ratio_interval(ratios, confidence=confidence) if len(ratios) >= 2 else None
+
+
+def pair_ratios(series: Series, *, confirm: bool) -> dict[str, float]:
+    """Log ratio of each pair of processes by its item, in the order of the items."""
+    items = sorted(_items(series, confirm=confirm))
+    return {item: log_ratio(series.base[item], series.head[item]) for item in items}
 
 
 def not_positive(series: Series) -> SeriesVerdict | None:

@@ -15,3 +15,6 @@ ON_REQUEST = frozenset({"aot"})
 
 #: Suites that read the clock: each runs alone, after all others.
 TIMED = frozenset({"speed"})
+
+#: Suites whose workers run a transformers model.
+READS_MODEL = frozenset({"work", "quality"})

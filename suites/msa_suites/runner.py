@@ -8,7 +8,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Protocol, cast
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from msa_harness.client import WorkerError
 from msa_harness.environment import capture
 from msa_harness.gates import GateTable, judging_day, parse_gates
 from msa_harness.judge import judge
@@ -26,10 +27,11 @@ from msa_harness.settling import settled
 from msa_harness.verdicts import Outcome
 from msa_reports.cost import FILE as LIMITS
 from msa_reports.report import VERDICT, write_report
-from msa_suites import SUITES, TIMED
+from msa_suites import READS_MODEL, SUITES, TIMED
 from msa_suites.plan import Plan
 from msa_suites.ruler.kept import MANIFEST
 from msa_suites.session import WITHHELD, Session
+from msa_suites.shared import shared_imports
 from msa_suites.software import check_resumed, software_samples, voids
 from msa_suites.speed.weighted import asked_of, weighted_samples
 from msa_suites.together import merged
@@ -150,17 +152,23 @@ def measure(session: Session, suites: Iterable[str], store: RunStore) -> dict[st
     modules = {name: suite_named(name) for name in names}  # imported in this thread
     seconds = {}
 
-    def run(name: str) -> Iterator[list[Sample]]:
+    def run(name: str, given: Session = now) -> Iterator[list[Sample]]:
         started = time.monotonic()
-        yield from modules[name].measure(now)
+        yield from modules[name].measure(given)
         seconds[name] = time.monotonic() - started
 
     def unsaid(batch: Iterable[Sample]) -> list[Sample]:
         """Why nothing was measured is said again by a resumed run, and kept once."""
         return [one for one in batch if one.value is not None or one.key not in now.done]
 
-    for batch in merged([partial(run, name) for name in names if name not in TIMED]):
-        store.append(unsaid(batch))
+    if len(names) > 1 and not before:
+        with suppress(WorkerError):  # its suites say what a side lacks that does not start
+            now.software()  # and what it offers, asked once for all suites
+    untimed = [name for name in names if name not in TIMED]
+    with shared_imports(now, untimed) as light:
+        given = {name: light if name in READS_MODEL else now for name in untimed}
+        for batch in merged([partial(run, name, given[name]) for name in untimed]):
+            store.append(unsaid(batch))
     timed = [name for name in names if name in TIMED]
     if timed and session.paired:
         software = software_samples(now)

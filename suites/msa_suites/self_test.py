@@ -10,9 +10,7 @@ from msa_harness.gates import GateTable
 from msa_suites import runner
 from msa_suites.plan import Plan, plan_alone
 from msa_suites.session import Session
-
-#: What takes a worker seconds to import and is nobody's code under test.
-_SHARED = ("msa_harness.worker", "transformers.models.llama.modeling_llama")
+from msa_suites.shared import SHARED
 
 
 def self_test_plan() -> Plan:
@@ -32,7 +30,7 @@ def self_test(
     """
     plan = self_test_plan()
     if forked:
-        share(_SHARED)
+        share(SHARED)
     gates = runner.read_gates(plan, profile="quick", device="cpu")
     session = Session(
         sides=plan.sides,

@@ -12,6 +12,7 @@ from msa_harness.attestation import attest, ran
 from msa_harness.client import Worker, WorkerError
 from msa_harness.gates import GateTable
 from msa_harness.records import ERROR, Sample
+from msa_harness.starting import starter
 from msa_harness.subjects import Subject
 from msa_kernels.contract import Capabilities
 from msa_suites.capable import why_not
@@ -68,7 +69,7 @@ class Session:
         repeat_check: command that repeats a check of the correctness suite on a case.
         gates: the table that judges, which says how many pairs to time.
         may_differ: versions that may differ between the sides of a timed suite.
-        forked: workers share their imports: for hundreds of short ones of this Python.
+        forked: workers share their imports; for those of this Python in which nothing is timed.
     """
 
     sides: Mapping[str, Side]
@@ -191,15 +192,18 @@ class Session:
         declared = Capabilities.parse(card["capabilities"], card["operations"])
         return why_not(declared, operation, case, device=self.device)
 
-    def software(self, label: str) -> dict[str, str]:
-        """What a side's worker runs on: versions by name, missing ones left out.
+    def software(self) -> dict[str, dict[str, str]]:
+        """What each side's worker runs on: versions by name, missing ones left out.
 
         Raises:
-            WorkerError: no worker of the side starts.
+            WorkerError: no worker of a side starts.
         """
-        if (label, self.threads) not in self._software:
-            self.start(label).close()
-        return self._software[label, self.threads]
+        unknown = [one for one in self.sides if (one, self.threads) not in self._software]
+        if unknown:
+            with starter(self.start, unknown) as together:
+                for worker in together(unknown).values():
+                    worker.close()
+        return {label: self._software[label, self.threads] for label in self.sides}
 
     def ran(self, label: str) -> str:
         """What really ran on a side, as records carry it; empty before its first worker."""

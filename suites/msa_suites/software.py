@@ -20,7 +20,7 @@ def software_samples(session: Session) -> list[Sample]:
     Raises:
         WorkerError: a side's worker does not start.
     """
-    found = {label: session.software(label) for label in session.sides}
+    found = session.software()
     base, head = found["base"], found["head"]
     differ = [name for name in {**base, **head} if base.get(name) != head.get(name)]
     allowed = [name for name in differ if name in session.may_differ]

@@ -80,7 +80,8 @@ def pairs(name, logs, *, prefix="pair", base=0.1, start=0):
     for i, log in enumerate(logs, start=start):
         item, drift = f"{prefix}-{i:02d}", 1 + 0.3 * math.sin(i)
         for subject, value in (("base", base * drift), ("head", base * drift * math.exp(log))):
-            rows.append(Sample("speed", name, subject, "s", item, value, repro="again"))
+            one = Sample("speed", name, subject, "s", item, value, raw=(value,), repro="again")
+            rows.append(one)
     return rows
 
 

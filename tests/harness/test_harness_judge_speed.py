@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import replace
 
 import pytest
 
@@ -146,6 +148,43 @@ def test_holm_guards_many_suspects():
     innocent = [row for i in range(39) for row in pairs(f"speed/b{i}", around(0))]
     among = verdict_of(CONTROL + innocent + confirmed("speed/a", 0.12), "speed/a")
     assert among.verdict is Verdict.REGRESSION
+
+
+def turned(by, times=2.5):
+    """Noise of the same size that is another series' own."""
+    return [times * w for w in random.Random(by).sample(WIGGLE, 8)]
+
+
+@pytest.mark.parametrize(
+    ("others", "verdict"), [(0, "INCONCLUSIVE"), (3, "INCONCLUSIVE"), (7, "PASS")]
+)
+def test_the_noise_of_a_series_is_judged_by_that_of_the_others(others, verdict):
+    samples = CONTROL + pairs("speed/a", [3 * w for w in WIGGLE])
+    for i in range(others):
+        samples += pairs(f"speed/b{i}", turned(i + 1))
+    one = verdict_of(samples, "speed/a")
+    assert one.verdict is Verdict[verdict]
+    # Who has not had its pairs yet says nothing of the noise, nor does what one gets beyond them.
+    samples += pairs("speed/late", WIGGLE[:3])
+    if others:
+        samples += pairs("speed/b0", [9 * w for w in WIGGLE], start=8)
+    assert verdict_of(samples, "speed/a") == one
+
+
+def test_others_of_the_very_same_noise_say_nothing():
+    samples = CONTROL + pairs("speed/a", [3 * w for w in WIGGLE])
+    alone = verdict_of(samples, "speed/a")
+    for i in range(7):
+        samples += pairs(f"speed/b{i}", [2.5 * w for w in WIGGLE])
+    beside = verdict_of(samples, "speed/a")
+    assert (beside.verdict, beside.high) == (Verdict.INCONCLUSIVE, pytest.approx(alone.high))
+
+
+def test_a_mean_of_the_others_is_judged_by_itself():
+    made = [replace(row, raw=()) for row in pairs("speed/weighted", [0.3 * w for w in WIGGLE])]
+    alone = verdict_of(CONTROL + made, "speed/weighted")
+    others = [row for i in range(7) for row in pairs(f"speed/b{i}", turned(i + 1))]
+    assert verdict_of(CONTROL + made + others, "speed/weighted") == alone
 
 
 @pytest.mark.parametrize("shift", [0.25, -0.25])

@@ -24,7 +24,7 @@ from msa_harness.client import (
     WorkerMemoryError,
     WorkerTimeoutError,
 )
-from msa_harness.forked import share
+from msa_harness.forked import share, sharing
 from msa_harness.protocol import decode, ref
 from msa_harness.subjects import Subject
 
@@ -250,6 +250,22 @@ def test_a_start_that_nobody_answers_ends_at_its_timeout(subject, monkeypatch):
     with Worker(subject, timeout=60, forked=True) as worker:
         assert worker.info()["pid"] == worker.pid
     msa_harness.forked._origins[0].close()
+
+
+def test_imports_are_shared_for_as_long_as_they_are_wanted(subject, monkeypatch):
+    origins = []
+    monkeypatch.setattr(msa_harness.forked, "_origins", origins)
+    # What is not installed is not shared, and nobody's loss.
+    with sharing(["no_such_module", "msa_harness.worker"]):
+        (origin,) = origins
+        with Worker(subject, timeout=60, forked=True) as worker:
+            worker.load("os", "os")
+            assert worker.call("os", "getppid") == origin.process.pid
+        with sharing(["msa_harness.worker"]):
+            assert origins == [origin]
+        assert origin.process.poll() is None  # it was there before
+    assert not origins
+    assert origin.process.poll() is not None
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def _cases() -> Iterator[dict[str, object]]:
 def _gates() -> str:
     """Few short pairs, and a machine that may be as busy as it likes: head is far slower."""
     text = resources.files("msa_suites").joinpath("gates.toml").read_text()
-    shorter = {"pairs = 8": "pairs = 4", "seconds = 0.6": "seconds = 0.1"}
+    shorter = {"pairs = 8": "pairs = 4", "seconds = 0.4": "seconds = 0.1"}
     busy = {"drift = 0.05": "drift = 9.0", "ceiling = 0.": "ceiling = 9."}
     for strict, lenient in {**shorter, **busy}.items():
         assert f"\n{strict}" in text

@@ -13,6 +13,7 @@ from msa_harness.gates import parse_gates
 from msa_harness.subjects import Subject
 from msa_suites.folders import judge_paths
 from msa_suites.session import Session, Side
+from msa_suites.shared import shared_imports
 from msa_suites.software import check_resumed, software_samples, voids
 
 GATES = parse_gates('[[gate]]\nseries = "speed/machine/software"\nmethod = "report"\nceiling = 0.0')
@@ -30,7 +31,7 @@ def test_code_from_elsewhere_is_not_the_subject(tmp_path):
         session.start("head")
     from_there = Side(Subject("head", sys.executable, (elsewhere,)), "theirs", ("theirs",))
     session = Session({"head": from_there}, threads=1, judge_paths=paths)
-    software = session.software("head")
+    software = session.software()["head"]
     assert {"python", "torch", "numpy", "threads"} <= set(software)
     assert software["threads"] == "1"
     assert session.ran("head").startswith("theirs")
@@ -41,7 +42,7 @@ def sides(may_differ=(), **head):
     found = {"base": base, "head": {**base, **head}}
     return SimpleNamespace(
         sides=found,
-        software=found.__getitem__,
+        software=lambda: found,
         may_differ=frozenset(may_differ),
         gates=GATES,
         ran=lambda _label: "",
@@ -70,3 +71,34 @@ def test_versions_are_compared_and_recorded(may_differ, head, value, words):
     if head:
         with pytest.raises(ValueError, match=r"--resume: wanted .* on the recorded "):
             check_resumed(samples, software_samples(sides()))
+
+
+@pytest.mark.parametrize(
+    ("python", "attested", "how", "suites", "shared"),
+    [
+        (sys.executable, ("msa",), {}, ["correctness", "quality"], True),
+        (sys.executable, ("msa",), {}, ["work"], True),
+        (sys.executable, ("msa",), {}, ["correctness", "method"], False),
+        (sys.executable, ("msa",), {"device": "cuda"}, ["quality"], False),
+        (sys.executable, ("msa",), {"timeout": 10.0}, ["quality"], False),
+        (sys.executable, ("theirs",), {}, ["work"], False),
+        ("/another/python", ("msa",), {}, ["quality"], False),
+    ],
+)
+def test_imports_are_shared_where_models_run_in_the_judges_python(
+    python, attested, how, suites, shared
+):
+    both = {
+        label: Side(Subject(label, at, ()), "theirs", attested)
+        for label, at in (("base", sys.executable), ("head", python))
+    }
+    session = Session(both, **how)
+    with shared_imports(session, suites) as given:
+        assert given.forked is shared
+        assert given.sides is session.sides
+
+
+def test_a_session_that_shares_already_stays_as_it_is():
+    session = Session({}, forked=True)
+    with shared_imports(session, ["quality"]) as given:
+        assert given is session

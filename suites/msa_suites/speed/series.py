@@ -47,9 +47,9 @@ class SpeedSeries:
     overlap: str = ""
     control: bool = False
 
-    def calls(self) -> list[Call]:
-        """The argument sets, drawn from the case's seed and its successors."""
-        return [self.call(self.draw(index)) for index in range(SETS)]
+    def first_call(self) -> Call:
+        """The first argument set, drawn from the case's seed."""
+        return self.call(self.draw(0))
 
     def call(self, inputs: Inputs) -> Call:
         """The arguments of the operation on ``inputs``."""

@@ -103,8 +103,9 @@ def _skipped(session: Session) -> list[Sample]:
     return skipped
 
 
+@cache
 def _timed(series: SpeedSeries, *, together: bool) -> TimedSeries:
-    """The series for the harness.
+    """The series for the harness; made once, so that further pairs draw and expect nothing again.
 
     ``together``: MSA and dense of one length in turn, for their ratio. Otherwise all series take
     turns, so that the calls of each lie all over its block: a shared machine keeps one state for a

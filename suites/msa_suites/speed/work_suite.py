@@ -159,7 +159,7 @@ def _samples(
 
 
 def _counts(worker: Worker, series: SpeedSeries) -> dict[str, int]:
-    case, call, operation = series.case, series.calls()[0], series.operation
+    case, call, operation = series.case, series.first_call(), series.operation
     counts: dict[str, int] = {}
     result = worker.call(SUBJECT, operation, call.args, call.kwargs)
     selection = result[1] if isinstance(result, tuple | list) and len(result) == 2 else None

@@ -41,7 +41,7 @@ from msa_kernels.gluon_ops.simulating import (
     own=st.booleans(),
     bits=st.sampled_from([16, 8, 4]),
     shape=st.sampled_from([(2, 2), (1, 1), (3, 3), (2, 5)]),
-    part=st.sampled_from([1, 7, 1000]),
+    part=st.sampled_from([1, 7, 50, 1000]),
 )
 def test_right_in_any_order(
     run, arm, seed, stages, tiles, length, rows, keys, asked, own, bits, shape, part

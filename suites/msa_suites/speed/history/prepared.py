@@ -29,4 +29,4 @@ def prepared(name: str) -> tuple[Callable[..., object], Call]:
         from torch.nn.functional import scaled_dot_product_attention as operation
     else:
         operation = getattr(msa_kernels.load("torch"), series.operation)
-    return operation, series.calls()[0]
+    return operation, series.first_call()
